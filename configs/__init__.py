@@ -1,0 +1,1 @@
+"""Experiment configurations; they know only ml_collections."""

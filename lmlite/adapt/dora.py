@@ -1,0 +1,53 @@
+"""DoRA: the direction and the length of each column learned apart (Liu et al. 2024, arXiv:2402.09353).
+
+I inputs, O outputs, R rank.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lmlite import tree
+from lmlite.adapt.lora import LoRA
+from lmlite.adapt.method import fold, owners
+
+
+def _lengths(kernel):
+    """Euclidean length of each output's weights: [I, O] -> float32[O]."""
+    return jnp.sqrt(jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class DoRA(LoRA):
+    """y = (m / |V|) V x with V = W + s B A, |.| a column's length and m [O] starting at |W|.
+
+    Equal to the base at step 0. |V| counts as a constant in the gradient (section 4.3). Dropout acts
+    on the input of A alone, so that W x is computed once.
+    """
+
+    def rules(self, lm):
+        return ((".*/magnitude", "magnitude"), *super().rules(lm))
+
+    def init(self, lm, key, classes):
+        added = tree.flatten(super().init(lm, key, classes))
+        base = tree.flatten(lm.params)
+        for path in owners(tree.unflatten(added), "lora_a"):
+            added[f"{path}/magnitude"] = _lengths(base[f"{path}/kernel"])
+        return tree.unflatten(added)
+
+    def _wrap(self, site, inner, x):
+        y = inner(x)
+        y += self.low_rank(site, x, y.shape[-1])
+        a, b, kernel = (site.weight(name) for name in ("lora_a", "lora_b", "kernel"))
+        lengths = jax.lax.stop_gradient(_lengths(kernel + self.delta(site.path, a, b)))
+        scale = site.param("magnitude", lambda _, shape: jnp.ones(shape), lengths.shape) / lengths
+        bias = site.weight("bias")
+        return y * scale if bias is None else (y - bias) * scale + bias
+
+    def merge(self, params):
+        def into(path, leaves, a, b, magnitude):
+            moved = leaves["kernel"] + self.delta(path, a, b)
+            return {"kernel": moved * (magnitude / _lengths(moved))}
+
+        return fold(params, ("lora_a", "lora_b", "magnitude"), into)

@@ -1,0 +1,86 @@
+"""The only place where a method touches a module: Linen interceptors over module paths."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lmlite.errors import UserError
+from lmlite.models.layers import Linear, matmul
+
+Make = Callable[[str, Callable, tuple[int, ...]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """The module that a hook wraps, as far as a method may know it."""
+
+    module: nn.Module
+    seen: Make | None = None
+
+    @property
+    def path(self) -> str:
+        """'layers_0/attn/q'."""
+        return "/".join(self.module.path)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the module's matrix products."""
+        return self.module.dtype
+
+    def param(self, name: str, init: Callable, shape: tuple[int, ...]) -> jax.Array:
+        """A parameter beside the module's own, float32; init: (key, shape) -> array."""
+        if self.seen is not None:
+            self.seen(f"{self.path}/{name}", init, shape)
+        return self.module.param(name, init, shape)
+
+    def weight(self, name: str) -> jax.Array | None:
+        """A parameter of the module's own; None where it has none (and before its first call)."""
+        return self.module.get_variable("params", name)
+
+    def shared(self, name: str) -> Any:
+        """The parameters under `name` at the root of the tree, for all modules; None where absent."""
+        return self.module.scope.root.get_variable("params", name)
+
+    def linear(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The linear layer with another kernel."""
+        y, bias = matmul(x, kernel, self.dtype), self.weight("bias")
+        return y if bias is None else y + bias
+
+    def dropout(self, x: jax.Array, rate: float) -> jax.Array:
+        """Inverted dropout, active only where the caller passes a 'dropout' random stream."""
+        if rate == 0.0 or not self.module.has_rng("dropout"):
+            return x
+        keep = jax.random.bernoulli(self.module.make_rng("dropout"), 1.0 - rate, x.shape)
+        return jnp.where(keep, x / (1.0 - rate), 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """Wraps the `__call__` of every `kind` of module whose path `pattern` fully matches.
+
+    wrap(site, inner, *args, **kwargs) replaces the call; `inner` is the call it replaces. A hook is
+    hashable data (`wrap` is a bound method of a frozen dataclass), so it can key a compiled program.
+    seen: told of every parameter that is asked for. Calling raises UserError where the pattern matches
+    a module of another kind.
+    """
+
+    pattern: str
+    wrap: Callable[..., Any]
+    kind: type[nn.Module] = Linear
+    seen: Make | None = None
+
+    def __call__(self, inner, args, kwargs, context):
+        site = Site(context.module, self.seen)
+        if context.method_name == "__call__" and re.fullmatch(self.pattern, site.path):
+            if not isinstance(site.module, self.kind):
+                raise UserError(
+                    f"targets {self.pattern!r} match {site.path}, a {type(site.module).__name__}; "
+                    f"match only modules that are {self.kind.__name__}"
+                )
+            return self.wrap(site, inner, *args, **kwargs)
+        return inner(*args, **kwargs)

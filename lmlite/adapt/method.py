@@ -1,0 +1,132 @@
+"""What every tuning method is: rules that label parameters, hooks that add some, a way to fold them.
+
+A method is a frozen dataclass of its hyperparameters. The base class trains nothing and adds
+nothing; a method overrides what it needs.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from lmlite import tree
+from lmlite.adapt.hooks import Hook
+from lmlite.errors import UserError
+from lmlite.models.lm import LM, Virtual
+from lmlite.models.tokens import Tokens
+from lmlite.runtime import fold_name
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Base of the tuning methods.
+
+    foldable: whether `merge` turns the tuned model into plain weights of the base architecture.
+    head: where the method classifies by a head of its own, (network, params, states [..., D]) ->
+    logits [..., C]; None reads the model's vocabulary.
+    """
+
+    foldable: ClassVar[bool] = True
+    head: ClassVar[Callable | None] = None
+
+    def rules(self, lm: LM) -> tree.Rules:
+        """Ordered (regex, label) partition rules; 'frozen' does not train."""
+        raise NotImplementedError
+
+    def hooks(self) -> tuple[Hook, ...]:
+        """Interceptors that add the method's computation to the base modules."""
+        return ()
+
+    def virtual(self) -> Virtual | None:
+        """Learned tokens that the method puts before every input."""
+        return None
+
+    def init(self, lm: LM, key: jax.Array, classes: int) -> Params:
+        """The method's own parameters, float32: by default what its hooks create.
+
+        A leaf under the path of one of lm's replaces it.
+        """
+        return added_params(lm, key, self.hooks()) if self.hooks() else {}
+
+    def merge(self, params: Params) -> Params:
+        """Parameters of the base architecture that compute the same (foldable methods)."""
+        return params
+
+
+def attach(method: Method, lm: LM, key: jax.Array, classes: int = 0) -> tuple[LM, dict[str, str]]:
+    """The adapted model, equal to the base where the method starts at zero, and its labels.
+
+    `classes` sizes a classification head. Trainable leaves are made float32. The adapted model's
+    `config.max_positions` counts what is left for inputs beside learned tokens.
+    """
+    virtual, config = method.virtual(), lm.config
+    if virtual is not None:
+        room = config.max_positions - virtual.length
+        if lm.virtual is not None or not 0 < virtual.length or not 0 < room:
+            raise UserError(
+                f"length={virtual.length} virtual tokens do not fit before the inputs: the model has "
+                f"{lm.config.max_positions} positions and {lm.virtual and lm.virtual.length or 0} "
+                "virtual tokens already"
+            )
+        config = dataclasses.replace(config, max_positions=room)
+    params = tree.merge(lm.params, method.init(lm, key, classes))
+    labels = tree.label(params, method.rules(lm))
+    train, frozen = tree.split(params, labels)
+    train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
+    adapted = dataclasses.replace(
+        lm,
+        params=tree.merge(params, train),
+        config=config,
+        hooks=lm.hooks + method.hooks(),
+        head=method.head or lm.head,
+        virtual=virtual or lm.virtual,
+    )
+    return adapted, labels
+
+
+def added_params(lm: LM, key: jax.Array, hooks: tuple[Hook, ...]) -> Params:
+    """The parameters that `hooks` ask for in lm's module, float32.
+
+    The model is traced for their names and shapes, never run. A leaf's values depend on `key` and
+    its own path alone. Raises UserError where the hooks match no module.
+    """
+    wanted: dict[str, tuple[Callable, tuple[int, ...]]] = {}
+
+    def seen(path, init, shape):
+        wanted[path] = init, shape
+
+    watched = tuple(dataclasses.replace(hook, seen=seen) for hook in hooks)
+    network = dataclasses.replace(lm.network, hooks=lm.hooks + watched)
+    ids = jnp.zeros((1, 1), jnp.int32)
+    jax.eval_shape(network.init, key, ids, Tokens.from_mask(jnp.ones((1, 1), bool)))
+    if not wanted:
+        patterns = ", ".join(repr(hook.pattern) for hook in hooks)
+        raise UserError(f"targets {patterns} match no module of this model; see its parameter paths")
+    return tree.unflatten(
+        {path: init(fold_name(key, path), shape) for path, (init, shape) in wanted.items()}
+    )
+
+
+def fold(params: Params, names: Sequence[str], into: Callable[..., Params]) -> Params:
+    """`params` with every module's own leaves `names` gone and folded into its others.
+
+    into(path, leaves, *own) returns what replaces some of the module's `leaves` {name: array}; `own`
+    are the folded ones in the order of `names`. Dtypes stay as they were.
+    """
+    flat = tree.flatten(params)
+    for owner in owners(params, names[0]):
+        own = [flat.pop(f"{owner}/{name}") for name in names]
+        leaves = {name: flat[f"{owner}/{name}"] for name in ("kernel", "bias") if f"{owner}/{name}" in flat}
+        for name, leaf in into(owner, leaves, *own).items():
+            flat[f"{owner}/{name}"] = leaf.astype(leaves[name].dtype)
+    return tree.unflatten(flat)
+
+
+def owners(params: Params, name: str) -> list[str]:
+    """Paths of the modules that hold a leaf `name`."""
+    ending = f"/{name}"
+    return [path.removesuffix(ending) for path in tree.flatten(params) if path.endswith(ending)]

@@ -1,0 +1,98 @@
+"""Prefix tuning: learned keys and values in every layer (Li & Liang 2021, arXiv:2101.00190).
+
+P virtual tokens, D width, L layers, K key/value heads, H head size, E width of the encoder.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lmlite import tree
+from lmlite.adapt.method import Method
+from lmlite.adapt.prompt import STARTS, starting_ids
+from lmlite.errors import UserError
+from lmlite.models.attention import Prefix
+from lmlite.models.layers import uniform_fan_in
+from lmlite.models.lm import Virtual
+from lmlite.runtime import fold_name
+
+
+def as_prefix(network, key: jax.Array, value: jax.Array) -> Prefix:
+    """Keys and values [P, K, H] in the network's dtype, all visible; keys are kept as rotated."""
+    P, dtype = key.shape[0], network.module.dtype
+    return Prefix(key.astype(dtype), value.astype(dtype), jnp.arange(P), jnp.ones(P, bool))
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefixTuning(Method):
+    """Trains `layers_i/attn/prefix_{key,value}` [P, K, H], which every token of every input sees.
+
+    start: the keys and values of a real prompt, which is 'text' (repeated or cut to P tokens) or
+    'vocabulary' (tokens drawn at random); or 'random' (normal with deviation 0.02). With the true
+    prompt's tokens the method starts at exactly what that prompt does in context.
+    """
+
+    foldable = False
+    length: int = 20
+    start: str = "vocabulary"
+    text: str = ""
+
+    def __post_init__(self):
+        if self.start not in STARTS:
+            raise UserError(f"start={self.start!r} is unknown; known: {STARTS}")
+
+    def rules(self, lm):
+        return ((".*/attn/prefix_(key|value)", "prefix"), (".*", tree.FROZEN))
+
+    def virtual(self):
+        return Virtual(self.length, self._prefixes)
+
+    def init(self, lm, key, classes):
+        if self.start == "random":
+            c = lm.config
+            shape = c.layers, 2, self.length, c.kv_heads, c.head_size
+            pairs = 0.02 * jax.random.normal(key, shape)
+        else:
+            ids = starting_ids(lm, key, self.start, self.text, self.length)
+            pairs = [p[:2] for p in lm.network.prefill(lm.params, ids, jnp.ones(ids.shape, bool))]
+        return {
+            f"layers_{i}": {"attn": {"prefix_key": k, "prefix_value": v}}
+            for i, (k, v) in enumerate(pairs)
+        }
+
+    def _prefixes(self, network, params):
+        layers = (params[f"layers_{i}"]["attn"] for i in range(network.module.config.layers))
+        return tuple(as_prefix(network, p["prefix_key"], p["prefix_value"]) for p in layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedPrefix(Method):
+    """Prefix tuning through an MLP: embeddings [P, D] -> tanh, width E -> all layers' keys, values.
+
+    The reparametrisation of section 4.3, in PEFT's form. Everything under `embed/prefix` trains.
+    """
+
+    foldable = False
+    length: int = 20
+    hidden: int = 512
+
+    def rules(self, lm):
+        return (("embed/prefix/.*", "prefix"), (".*", tree.FROZEN))
+
+    def virtual(self):
+        return Virtual(self.length, self._prefixes)
+
+    def init(self, lm, key, classes):
+        c, E = lm.config, self.hidden
+        out = c.layers * 2 * c.kv_heads * c.head_size
+        shapes = {"embedding": (self.length, c.width), "kernel_0": (c.width, E), "kernel_1": (E, out)}
+        leaves = {name: uniform_fan_in(fold_name(key, name), s) for name, s in shapes.items()}
+        leaves["embedding"] = jax.random.normal(fold_name(key, "embedding"), shapes["embedding"])
+        return {"embed": {"prefix": {**leaves, "bias_0": jnp.zeros(E), "bias_1": jnp.zeros(out)}}}
+
+    def _prefixes(self, network, params):
+        c, p = network.module.config, params["embed"]["prefix"]
+        h = jnp.tanh(p["embedding"] @ p["kernel_0"] + p["bias_0"]) @ p["kernel_1"] + p["bias_1"]
+        pairs = h.reshape(-1, c.layers, 2, c.kv_heads, c.head_size)
+        return tuple(as_prefix(network, pairs[:, i, 0], pairs[:, i, 1]) for i in range(c.layers))

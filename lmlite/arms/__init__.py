@@ -1,0 +1,50 @@
+"""Arms from their configuration: `KINDS` is the one table of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmlite.adapt import METHODS
+from lmlite.arms.arm import Arm, Cost, Labelled, Log, Predictor
+from lmlite.arms.in_context import InContext
+from lmlite.arms.tuned import Tuned
+from lmlite.config import nearest
+from lmlite.errors import UserError
+from lmlite.train import Settings
+
+
+def _in_context(spec: Mapping[str, Any]) -> Arm:
+    return InContext(**_fields(spec, "kind"))
+
+
+def _tuned(spec: Mapping[str, Any]) -> Arm:
+    if spec["method"] not in METHODS:
+        raise UserError(_unknown("method", spec["method"], METHODS))
+    method = METHODS[spec["method"]](**_fields(spec, "kind", "method", "train", "optim"))
+    return Tuned(method, Settings(optim=dict(spec["optim"]), **spec["train"]))
+
+
+KINDS = {"in_context": _in_context, "tuned": _tuned}
+
+
+def build(spec: Mapping[str, Any]) -> Arm:
+    """The arm of a config entry: its `kind` is a key of `KINDS`, the rest are its fields.
+
+    Raises UserError for an unknown kind, method or field.
+    """
+    if spec["kind"] not in KINDS:
+        raise UserError(_unknown("arm kind", spec["kind"], KINDS))
+    try:
+        return KINDS[spec["kind"]](spec)
+    except TypeError as error:
+        raise UserError(f"arm {dict(spec)} has a field its kind does not take: {error}") from error
+
+
+def _unknown(what: str, name: str, known: Mapping) -> str:
+    return f"{what} {name!r} is unknown; the nearest is {nearest(name, known)!r}"
+
+
+def _fields(spec: Mapping[str, Any], *but: str) -> dict[str, Any]:
+    return {name: value for name, value in spec.items() if name not in but}
+
+
+__all__ = ["KINDS", "Arm", "Cost", "Labelled", "Log", "Predictor", "build"]

@@ -1,0 +1,84 @@
+"""The arm: every way of adapting a model to a task is fitted, asked and accounted for the same way.
+
+n examples, C choices.
+
+    (language model, task, labelled examples, seed) --fit--> Predictor --> scores of new examples
+
+In-context learning fits by prefilling demonstrations, tuning by gradient steps; an arm that yields
+another model (distilled, pruned, quantized), an adapter emitted by a hypernetwork, or a prompt fits
+in the same way: it returns a `Predictor`, and nothing that compares, evaluates or reports changes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from lmlite.data.tasks import Example, Task
+from lmlite.models.lm import LM
+from lmlite.runtime import Meter
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What fitting took.
+
+    examples: labels used, those of the development set included. trainable_params: scalars that
+    moved. stored_bytes: what must be kept beside the base model. train_seconds: wall time without
+    compilation. train_flops: of the compiled programs. compile_seconds: tracing and compiling.
+    """
+
+    examples: int
+    trainable_params: int
+    stored_bytes: int
+    train_seconds: float
+    train_flops: float
+    compile_seconds: float
+
+
+class Predictor(Protocol):
+    """A fitted arm."""
+
+    cost: Cost
+
+    def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
+        """Scores [C] of each example's choices, higher is better, under one or more readings.
+
+        The reading '' is the plain one; others ('contextual', 'batch') are reported as arms of
+        their own that shared the work. What the prediction costs is added to `meter`.
+        """
+
+
+class Arm(Protocol):
+    """A way to adapt; `family` groups arms in tables and pictures."""
+
+    family: str
+
+    def runs(self, seeds: Sequence[int], draws: Sequence[int]) -> Sequence[int]:
+        """The seeds worth running: one where nothing is random."""
+
+    def fit(self, lm: LM, task: Task, data: "Labelled", seed: int, log: "Log") -> Predictor:
+        """Adapts `lm`, which stays as it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """The labelled examples every arm may use, split once for all: training and development."""
+
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+
+    @property
+    def all(self) -> tuple[Example, ...]:
+        """Both parts."""
+        return self.train + self.dev
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """Where a fit may leave checkpoints (None: nowhere) and report progress."""
+
+    directory: Path | None = None
+    scalars: Callable[[int, Mapping[str, float]], None] = lambda step, values: None

@@ -1,0 +1,232 @@
+"""A task: prompts, the choices or text that should follow, and which split each item is in."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lmlite.config import nearest
+from lmlite.data.sources import Row, read
+from lmlite.data.splits import position, split_of
+from lmlite.errors import UserError
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item. The model sees `prompt`, then the task's target delimiter, then an answer.
+
+    choices: the texts to choose among, () where the answer is generated. target: the index of the
+    right choice, or the text to generate. Items of one group are never in two splits.
+    """
+
+    id: str
+    prompt: str
+    choices: tuple[str, ...]
+    target: int | str
+    group: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """Items by split. choices: those of every item, () where items have their own or none.
+
+    content_free: prompts with every column filled in with a text that says nothing, for contextual
+    calibration (the three of Zhao et al. 2021, section 5).
+    """
+
+    name: str
+    choices: tuple[str, ...]
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    fewshot_delimiter: str = "\n\n"
+    target_delimiter: str = " "
+    description: str = ""
+    content_free: tuple[str, ...] = ()
+
+
+CONTENT_FREE = ("N/A", "[MASK]", "")
+
+
+def load_task(config: Any) -> Task:
+    """The task that a config describes. These fields of it are read:
+
+    source          where the rows are, see `lmlite.data.sources`; may hold '{split}'
+    template        the prompt, a str.format string over the columns
+    label           the column of the answer
+    labels          its values, in the order of the choices. () if the column holds the choice's
+                    number, from 0, or, where there are no choices, the text to generate
+    ignore_labels   values whose rows are left out
+    choices         the text of each label, equal for all rows
+    choices_columns columns that hold each row's own choices, instead of `choices`
+    group           column whose rows stay together in one split; '' for each row on its own
+    id              column that names a row; '' for its number in the source, from 0
+    limit           at most so many rows (of each source split), picked by hash; 0 for all
+    split           pairs of train, dev or test with a fraction of the groups, summing to 1; or
+                    with the name that stands for '{split}' in `source`
+    fewshot_delimiter, target_delimiter, description    as in `Task`
+
+    UserError: what the fields and the data disagree on: a missing column, a label that is not in
+    the list, an id given twice, a group in two splits, an empty split, training data of one class.
+    """
+    named = _splits(config)
+    _check_choices(config)
+    if isinstance(named["train"], str):
+        splits = {
+            split: _examples(config, config.source.replace("{split}", name))
+            for split, name in named.items()
+        }
+    else:
+        splits = {split: [] for split in SPLITS}
+        for example in _examples(config, config.source):
+            splits[split_of(example.group, config.split)].append(example)
+    _check(config, splits)
+    return Task(
+        name=config.source,
+        choices=tuple(config.choices),
+        **{split: tuple(examples) for split, examples in splits.items()},
+        fewshot_delimiter=config.fewshot_delimiter,
+        target_delimiter=config.target_delimiter,
+        description=config.description,
+        content_free=tuple(_content_free(config.template)),
+    )
+
+
+def _splits(config: Any) -> dict[str, float | str]:
+    """task.split as a dict, which is complete, of one kind, and fits the source."""
+    named = dict(config.split)
+    if sorted(named) != sorted(SPLITS) or len(config.split) != len(SPLITS):
+        raise UserError(
+            f"task.split names {', '.join(named) or 'nothing'}; it must give each of "
+            f"{', '.join(SPLITS)} a fraction of the rows, or a split of the source"
+        )
+    by_name = {isinstance(value, str) for value in named.values()}
+    if by_name == {True} and "{split}" in config.source:
+        return named
+    if by_name == {False} and "{split}" not in config.source:
+        if min(named.values()) > 0 and abs(sum(named.values()) - 1) < 1e-6:
+            return named
+        raise UserError(f"task.split={config.split} must be positive fractions that sum to 1")
+    raise UserError(
+        f"task.split={config.split} does not fit task.source={config.source!r}: names of splits go "
+        "with a '{split}' in the source, fractions with a source without it"
+    )
+
+
+def _check_choices(config: Any) -> None:
+    if config.choices and config.choices_columns:
+        raise UserError("task.choices and task.choices_columns are both given; set one to ()")
+    choices = tuple(config.choices_columns or config.choices)
+    repeated = len(set(choices)) < len(choices)
+    if repeated or (config.labels and len(choices) != len(config.labels)):
+        field = "choices_columns" if config.choices_columns else "choices"
+        raise UserError(
+            f"task.{field}={choices} must be as many as task.labels={tuple(config.labels)}, and "
+            "all different"
+        )
+
+
+def _examples(config: Any, source: str) -> list[Example]:
+    """The examples of one source, at most `config.limit` of them."""
+    rows = read(source)
+    ids = [str(_column(r, config.id, "id")) if config.id else str(i) for i, r in enumerate(rows)]
+    name, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"task.id={config.id!r}: {count} rows of {source} share the id {name!r}")
+    named = zip(ids, rows, strict=True)
+    kept = [(name, row) for name, row in named if not _ignored(config, row)]
+    if config.limit:
+        kept.sort(key=lambda item: position("limit", 0, item[0]))
+        kept = kept[: config.limit]
+    return [_example(config, name, row) for name, row in kept]
+
+
+def _ignored(config: Any, row: Row) -> bool:
+    return str(_column(row, config.label, "label")) in map(str, config.ignore_labels)
+
+
+def _example(config: Any, name: str, row: Row) -> Example:
+    choices = tuple(config.choices)
+    if config.choices_columns:
+        choices = tuple(str(_column(row, c, "choices_columns")) for c in config.choices_columns)
+    return Example(
+        id=name,
+        prompt=_render(config.template, row),
+        choices=choices,
+        target=_target(config, name, row, len(choices)),
+        group=str(_column(row, config.group, "group")) if config.group else name,
+    )
+
+
+def _render(template: str, row: Row) -> str:
+    try:
+        for _, field, _, _ in string.Formatter().parse(template):
+            if field is not None:
+                _column(row, re.split(r"[.\[]", field)[0], "template")
+        return template.format(**row)
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise UserError(f"task.template={template!r} cannot be filled in: {error}") from error
+
+
+def _content_free(template: str) -> Iterator[str]:
+    parts = list(string.Formatter().parse(template))
+    for text in CONTENT_FREE:
+        yield "".join(fixed + ("" if field is None else text) for fixed, field, _, _ in parts)
+
+
+def _target(config: Any, name: str, row: Row, choices: int) -> int | str:
+    """The index of the row's label, or its text where the task lists neither labels nor choices."""
+    value = str(_column(row, config.label, "label"))
+    labels = [str(label) for label in config.labels]
+    if labels:
+        if value not in labels:
+            raise UserError(
+                f"label {value!r} of row {name} (column {config.label!r}) is not in task.labels: "
+                f"{', '.join(labels)}; add it, or list it in task.ignore_labels"
+            )
+        return labels.index(value)
+    if not choices:
+        return value
+    if not value.isdecimal() or int(value) >= choices:
+        raise UserError(
+            f"label {value!r} of row {name} (column {config.label!r}) is no position of a choice, "
+            f"0 to {choices - 1}; list its values in task.labels"
+        )
+    return int(value)
+
+
+def _column(row: Row, column: str, field: str) -> Any:
+    if column not in row:
+        near = nearest(column, row)
+        raise UserError(
+            f"task.{field}: there is no column {column!r}; the nearest is {near!r} "
+            f"of {', '.join(map(str, row))}"
+        )
+    return row[column]
+
+
+def _check(config: Any, splits: dict[str, list[Example]]) -> None:
+    """What only the whole data show: splits that are filled, apart, and can be learnt from."""
+    for split, examples in splits.items():
+        if not examples:
+            raise UserError(
+                f"the {split} split of {config.source} is empty; change task.split or add rows"
+            )
+    split_of_group = {}
+    for split, examples in splits.items() if config.group else ():
+        for group in {example.group for example in examples}:
+            if (other := split_of_group.setdefault(group, split)) != split:
+                raise UserError(
+                    f"task.group={config.group!r}: {group!r} is in both {other} and {split} of "
+                    f"{config.source}; use other splits, or set task.group='' to accept it"
+                )
+    if len({example.target for example in splits["train"]}) == 1:
+        target = config.labels[splits["train"][0].target] if config.labels else "the same answer"
+        raise UserError(
+            f"all {len(splits['train'])} training rows of {config.source} are {target!r}; "
+            "training needs at least two classes"
+        )

@@ -1,0 +1,105 @@
+"""Log-probabilities of answer choices: one packed pass, the shared prefix prefilled once.
+
+R rows, T tokens, P prefix tokens, U read positions, M targets a read, C choices, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmlite.data.pack import Batch, Item, pack, row_length
+from lmlite.errors import UserError
+from lmlite.models.attention import Prefix
+from lmlite.models.lm import Network
+from lmlite.models.tokens import Tokens
+from lmlite.runtime import Meter, Program
+
+BATCH_TOKENS = 1024  # enough for full-speed matrix products, small enough for cache and padding
+READOUT_ROWS = 64  # read positions whose [V] logits exist at one time
+_PREFIX_MULTIPLE = 128  # prefixes are padded to this, so that draws share a compiled program
+
+
+def target_logprobs(network: Network, params, states: jax.Array, targets: jax.Array, rngs=None):
+    """log p(target) at each read: states [U, D], targets int[U, M] -> float32[U, M].
+
+    Logits [., V] are made for a few reads at a time: a large label set never holds [U, V] at once.
+    """
+
+    def block(xt):
+        x, t = xt
+        logp = jax.nn.log_softmax(network.readout(params, x, rngs), axis=-1)
+        return jnp.take_along_axis(logp, t, axis=-1)
+
+    if states.shape[0] <= READOUT_ROWS:
+        return block((states, targets))
+    return jax.lax.map(block, (states, targets), batch_size=READOUT_ROWS)
+
+
+def batch_logprobs(
+    network: Network, start: int, params, batch: Batch, prefix=None, states=None, rngs=None
+) -> jax.Array:
+    """float32[U, M]: the log-probability of each target of a packed batch.
+
+    states: float[R, T, D] entering layer `start`, where they are known; else None and start 0.
+    """
+    tokens = Tokens(batch.position, batch.segment, batch.branch)
+    x = network.bottom(params, batch.ids, tokens, rngs) if states is None else states
+    x = network.trunk(params, x, tokens, prefix, start=start, rngs=rngs)
+    states = x.reshape(-1, x.shape[-1])[batch.reads]
+    return target_logprobs(network, params, states, batch.targets, rngs)
+
+
+_score = Program(batch_logprobs, static=2)
+_prefill = Program(Network.prefill, static=1)
+
+
+def prefill(
+    network: Network, params, ids: Sequence[int], context: int, meter: Meter
+) -> tuple[Prefix, ...] | None:
+    """Keys and values of a prompt that many queries share; None for an empty one.
+
+    Raises UserError where it leaves no room in `context` (the model's positions) for a query.
+    """
+    n = len(ids)
+    if n == 0:
+        return None
+    if n >= context:
+        raise UserError(
+            f"the demonstrations take {n} tokens, the model's context is {context}; "
+            "use fewer or shorter demonstrations"
+        )
+    padded = np.zeros(-(-n // _PREFIX_MULTIPLE) * _PREFIX_MULTIPLE, np.int32)
+    padded[:n] = ids
+    return _prefill(meter, network, params, padded, np.arange(len(padded)) < n)
+
+
+def score(
+    network: Network,
+    params,
+    items: Sequence[Item],
+    context: int,
+    meter: Meter,
+    prefix: tuple[Prefix, ...] | None = None,
+    start: int = 0,
+    states: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """Summed log-probability of each choice of each item, float64[C] an item, in the items' order.
+
+    states: float32[total tokens, D] entering layer `start` (see `lmlite.states`), if known.
+
+    Independent of batching, packing and padding to float32 rounding. Raises UserError for a prompt
+    longer than `context`.
+    """
+    if not items:
+        return []
+    length = row_length(items, context)
+    sums = [np.zeros(1 + max(c for t in item.targets for c, _ in t)) for item in items]
+    rows = max(1, BATCH_TOKENS // length)
+    for batch in pack(items, length, rows, reads_multiple=READOUT_ROWS):
+        known = None if states is None else states[batch.origin]
+        logprobs = np.asarray(_score(meter, network, start, params, batch, prefix, known))
+        for u, m in zip(*np.nonzero(batch.weights), strict=True):
+            sums[batch.owner[u]][batch.choice[u, m]] += logprobs[u, m]
+    return sums

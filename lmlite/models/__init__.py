@@ -1,0 +1,1 @@
+"""Models: modules, weights in and out, tokenizers."""

@@ -1,0 +1,42 @@
+"""The readable implementation: all scores at once, softmax in float32.
+
+B batch, T query tokens, S key tokens, P prefix tokens, N heads, K key/value heads, G = N / K query
+heads a key head, H head size.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from lmlite.models.attention.inputs import Inputs
+
+_HIDDEN = -1e30  # finite, so that a row that sees nothing stays free of NaN
+
+
+def reference(x: Inputs) -> jax.Array:
+    """[B, T, N, H]; every feature; memory for the scores [B, N, T, P + S].
+
+    One softmax over prefix and own keys together is the log-sum-exp combination without its second
+    pass.
+    """
+    B, T, N, H = x.q.shape
+    K = x.k.shape[2]
+    q = x.q.reshape(B, T, K, N // K, H)
+    seen, scores = x.seen(), x.rule.capped(_product("btkgh,bskh->bkgts", q, x.k))
+    if x.bias is not None:
+        scores += x.bias.reshape(-1, K, N // K, *x.bias.shape[2:])
+    if x.prefix is not None:
+        known = x.rule.capped(_product("btkgh,pkh->bkgtp", q, x.prefix.key))
+        scores = jnp.concatenate([known, scores], axis=-1)
+        seen = jnp.concatenate([x.seen_prefix(), seen], axis=-1)
+    scores = jnp.where(seen[:, None, None], scores, _HIDDEN)
+    weights = jax.nn.softmax(scores, axis=-1).astype(x.v.dtype)
+    P = weights.shape[-1] - x.k.shape[1]
+    out = _product("bkgts,bskh->btkgh", weights[..., P:], x.v)
+    if x.prefix is not None:
+        out += _product("bkgtp,pkh->btkgh", weights[..., :P], x.prefix.value)
+    out = jnp.where(seen.any(-1)[..., None, None, None], out, 0)
+    return out.reshape(B, T, N, H).astype(x.v.dtype)
+
+
+def _product(equation, a, b):
+    return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)

@@ -1,0 +1,147 @@
+"""Hugging Face model directories: config.json and safetensors, single or sharded, both ways."""
+
+import os
+import re
+from functools import partial
+from pathlib import Path
+
+from flax.traverse_util import flatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from lmlite.errors import UserError
+from lmlite.models import config_json, weights
+from lmlite.models.config import DecoderConfig
+from lmlite.models.decoder import Decoder
+from lmlite.models.families import FAMILIES
+from lmlite.models.json_file import read_json, write_json
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+# One checkpoint is saved with or without the names of the modules around it.
+_AROUND = re.compile(r"^(model\.|language_model\.|transformer\.)+")
+# Buffers that older libraries saved, and the half of Gemma 3 that looks at images.
+_UNUSED = re.compile(
+    r".*\.rotary_emb\.inv_freq|.*\.attn\.(masked_)?bias|(vision_tower|multi_modal_projector)\..*"
+)
+
+
+def read_config(directory: Path) -> DecoderConfig:
+    """The configuration in `directory`. Raises UserError where it is missing or not understood."""
+    directory = Path(directory)
+    raw = read_json(directory / "config.json")
+    generation = directory / "generation_config.json"
+    if generation.exists() and (eos := read_json(generation).get("eos_token_id")) is not None:
+        raw["eos_token_id"] = eos  # chat models name the end of a turn here alone
+    return config_json.read(raw)
+
+
+def read_params(directory: Path, config: DecoderConfig, dtype: str = "float32") -> dict:
+    """Parameter tree of the directory's weights in `dtype`; reads only what `config` needs.
+
+    Raises UserError for a missing or damaged file and a missing, superfluous or misshapen tensor.
+    """
+    sizes = weights.shapes(Decoder(config))
+    names = _names(config, sizes)
+    stored = _open(Path(directory))
+    needless = {name for name in stored if _UNUSED.fullmatch(_bare(name))}
+    if config.tied:
+        needless |= {name for name in stored if _bare(name) == "lm_head.weight"}
+    usual = {_bare(name): name for name in names}
+    found = {
+        usual.get(_bare(name), name): tensor
+        for name, tensor in stored.items()
+        if name not in needless
+    }
+    return weights.load(found, names, sizes, dtype, _orient(config))
+
+
+def write(
+    directory: Path, config: DecoderConfig, params: dict, shard_bytes: int = 5 * 10**9
+) -> None:
+    """Writes config.json and the weights, in their own dtypes and shards of `shard_bytes`.
+
+    Weights that were in the directory before are replaced.
+    Raises UserError where the family of `config` cannot express it.
+    """
+    directory = Path(directory)
+    raw = config_json.write(config) | {"torch_dtype": str(params["embed"]["embedding"].dtype)}
+    directory.mkdir(parents=True, exist_ok=True)
+    old = {*directory.glob("model*.safetensors"), *directory.glob(_INDEX)}
+    new = _write_weights(directory, config, params, shard_bytes)
+    for path in old - new:
+        path.unlink()
+    write_json(directory / "config.json", raw)
+
+
+def _names(config, paths):
+    return weights.group(FAMILIES[config.family].modules, paths)
+
+
+def _orient(config):
+    if FAMILIES[config.family].input_first:
+        return lambda path, array: array
+    return weights.transpose_kernels
+
+
+def _bare(name: str) -> str:
+    return _AROUND.sub("", name)
+
+
+def _open(directory: Path) -> dict[str, weights.Stored]:
+    """Every tensor of the directory by name; the files stay open as long as the result lives."""
+    if (directory / _INDEX).exists():
+        files = sorted(set(read_json(directory / _INDEX)["weight_map"].values()))
+    else:
+        files = [_SINGLE]
+    stored = {}
+    for file in files:
+        opened = _open_file(directory / file)
+        for name in opened.keys():
+            shape = tuple(opened.get_slice(name).get_shape())
+            stored[name] = weights.Stored(shape, partial(opened.get_tensor, name))
+    return stored
+
+
+def _open_file(path: Path):
+    try:
+        # Read, not mapped: mapped pages would count as memory next to the arrays made of them.
+        return safe_open(path, framework="numpy", backend="pread")
+    except FileNotFoundError as e:
+        raise UserError(f"{path} does not exist; weights are read from safetensors files") from e
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path} is damaged ({e}); fetch it again") from e
+
+
+def _write_weights(directory: Path, config, params, limit: int) -> set[Path]:
+    """Writes the shards and, if there are several, their index; returns the files written."""
+    flat = flatten_dict(params, sep="/")
+    names = _names(config, flat)
+    bytes_of = {name: sum(flat[path].nbytes for path in paths) for name, paths in names.items()}
+    shards = _shards(bytes_of, limit)
+    written, where = set(), {}
+    for i, shard in enumerate(shards):
+        file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else _SINGLE
+        arrays = weights.store(flat, {name: names[name] for name in shard}, _orient(config))
+        draft = directory / (file + ".part")
+        save_file(dict(arrays), draft, metadata={"format": "pt"})
+        os.replace(draft, directory / file)
+        written.add(directory / file)
+        where |= dict.fromkeys(shard, file)
+    if len(shards) > 1:
+        total = {"total_size": sum(bytes_of.values())}
+        write_json(directory / _INDEX, {"metadata": total, "weight_map": where})
+        written.add(directory / _INDEX)
+    return written
+
+
+def _shards(bytes_of: dict[str, int], limit: int) -> list[list[str]]:
+    """Names in order, as many to a shard as fit in `limit` bytes, at least one."""
+    shards, room = [], 0
+    for name, size in bytes_of.items():
+        if size > room or not shards:
+            shards.append([])
+            room = limit
+        shards[-1].append(name)
+        room -= size
+    return shards

@@ -1,0 +1,171 @@
+"""A language model: module, parameters, tokenizer, and the method that adapts it, if any.
+
+B batch, T tokens, P prefix tokens, D width, V vocabulary, U read positions, L layers.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lmlite.errors import UserError
+from lmlite.models.attention import Prefix
+from lmlite.models.config import DecoderConfig
+from lmlite.models.tokenizer import Tokenizer
+from lmlite.models.tokens import Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Virtual:
+    """Learned tokens that stand before every input, in positions 0 .. length - 1.
+
+    prefixes: (the network without them, params) -> their L prefixes; hashable, as `Network` is.
+    """
+
+    length: int
+    prefixes: Callable[..., tuple[Prefix, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The pure functions of a model: a Linen module run under a method's interceptors.
+
+    Hashable, so compiled programs are shared by every set of parameters of the same shapes. The
+    parameters are always an argument. head: a method's own readout in place of the model's. virtual:
+    learned tokens before every input; callers count positions without them.
+    """
+
+    module: nn.Module
+    hooks: tuple = ()
+    head: Callable | None = None
+    virtual: Virtual | None = None
+
+    def apply(self, params: Any, method: str, *args, rngs: dict | None = None, **kwargs) -> Any:
+        """Calls `method` of the module with `params` under the hooks."""
+        with self._hooked():
+            return self.module.apply({"params": params}, *args, method=method, rngs=rngs, **kwargs)
+
+    def init(self, key: jax.Array, ids: jax.Array, tokens: Tokens) -> dict:
+        """Random parameters, those of the hooks included."""
+        with self._hooked():
+            return self.module.init(key, ids, tokens)["params"]
+
+    @contextlib.contextmanager
+    def _hooked(self):
+        with contextlib.ExitStack() as stack:
+            for hook in self.hooks:
+                stack.enter_context(nn.intercept_methods(hook))
+            yield
+
+    def bottom(self, params, ids: jax.Array, tokens: Tokens, rngs=None) -> jax.Array:
+        """Embeddings [B, T, D] of ids int[B, T]."""
+        return self.apply(params, "bottom", ids, self._placed(tokens), rngs=rngs)
+
+    def trunk(self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None) -> jax.Array:
+        """The state entering layer `stop` given the one entering layer `start`; [B, T, D]."""
+        return self._run(params, x, tokens, prefix, start, stop, rngs)[0]
+
+    def readout(self, params, x: jax.Array, rngs=None) -> jax.Array:
+        """Logits float32[..., V] of final states [..., D]; [..., C] where a head replaces the model's."""
+        if self.head is not None:
+            return self.head(self, params, x)
+        return self.apply(params, "readout", x, rngs=rngs)
+
+    def prefill(self, params, ids: jax.Array, valid: jax.Array) -> tuple[Prefix, ...]:
+        """The L prefixes of ids int[P]; valid: bool[P], false for trailing padding."""
+        tokens = Tokens.from_mask(valid[None])
+        return self.prefixes(params, self.bottom(params, ids[None], tokens), tokens)
+
+    def prefixes(self, params, x: jax.Array, tokens: Tokens) -> tuple[Prefix, ...]:
+        """The L prefixes of one row of states [1, P, D] entering layer 0."""
+        _, layers = self._run(params, x, tokens)
+        position, valid = self._placed(tokens).position[0], tokens.segment[0] > 0
+        return tuple(Prefix(k[0], v[0], position, valid) for k, v in layers)
+
+    def _run(self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None):
+        if self.virtual is not None:
+            own = self.virtual.prefixes(dataclasses.replace(self, virtual=None), params)
+            prefix = jax.tree.map(lambda *p: jnp.concatenate(p), own, prefix) if prefix else own
+        kwargs = dict(prefix=prefix, start=start, stop=stop)
+        return self.apply(params, "trunk", x, self._placed(tokens), rngs=rngs, **kwargs)
+
+    def _placed(self, tokens: Tokens) -> Tokens:
+        shift = self.virtual.length if self.virtual else 0
+        return tokens._replace(position=tokens.position + shift)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(network: Network, params, ids, mask):
+    tokens = Tokens.from_mask(mask)
+    x = network.trunk(params, network.bottom(params, ids, tokens), tokens)
+    return network.apply(params, "readout", x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _hidden(network: Network, params, ids, mask):
+    tokens = Tokens.from_mask(mask)
+    x = network.trunk(params, network.bottom(params, ids, tokens), tokens)
+    return network.apply(params, "final", x)
+
+
+@dataclasses.dataclass(frozen=True)
+class LM:
+    """What `lmlite.load` returns.
+
+    source: where the weights came from. hooks: the interceptors of the methods attached to it; head: a
+    method's own readout, (network, params, states [..., D]) -> logits [..., C].
+    """
+
+    module: nn.Module
+    params: Any
+    config: DecoderConfig
+    tokenizer: Tokenizer | None = None
+    source: str = ""
+    hooks: tuple = ()
+    head: Callable | None = None
+    virtual: Virtual | None = None
+
+    @property
+    def network(self) -> Network:
+        """The pure functions, without the parameters."""
+        return Network(self.module, self.hooks, self.head, self.virtual)
+
+    @property
+    def text(self) -> Tokenizer:
+        """The tokenizer; raises UserError where the model came without one."""
+        if self.tokenizer is None:
+            raise UserError(f"model {self.source!r} has no tokenizer; add tokenizer.json to it")
+        return self.tokenizer
+
+    def logits(self, token_ids, mask=None, target_ids=None) -> jax.Array:
+        """Logits of every position: int[B, T], bool[B, T] -> float32[B, T, V]. Padding on any side."""
+        if target_ids is not None:
+            raise UserError("target_ids is for encoder-decoder models; this is a decoder")
+        ids, mask = self._inputs(token_ids, mask)
+        return _logits(self.network, self.params, ids, mask)
+
+    def hidden(self, token_ids, mask=None) -> jax.Array:
+        """Final normalised states: int[B, T], bool[B, T] -> float32[B, T, D]."""
+        return _hidden(self.network, self.params, *self._inputs(token_ids, mask))
+
+    def _inputs(self, token_ids, mask):
+        ids = jnp.asarray(token_ids, jnp.int32)
+        mask = jnp.ones(ids.shape, bool) if mask is None else jnp.asarray(mask, bool)
+        if ids.ndim != 2 or ids.shape != mask.shape:
+            raise UserError(f"token_ids {ids.shape} and mask {mask.shape} must both be [B, T]")
+        if ids.shape[1] > self.config.max_positions:
+            raise UserError(
+                f"token_ids has {ids.shape[1]} positions, the model's context is "
+                f"{self.config.max_positions}; shorten the input"
+            )
+        if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < self.config.vocab_size):
+            raise UserError(
+                f"token_ids must lie in 0..{self.config.vocab_size - 1} (the vocabulary), "
+                f"found {int(ids.min())}..{int(ids.max())}"
+            )
+        return ids, mask

@@ -1,0 +1,166 @@
+"""Text to token ids and back: a `tokenizers` tokenizer with its special ids and chat template."""
+
+import functools
+import json
+from datetime import datetime
+from pathlib import Path
+
+import tokenizers
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from lmlite.errors import UserError
+from lmlite.models.json_file import read_json, write_json
+
+_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+class Tokenizer:
+    """backend: the `tokenizers` tokenizer; config: what tokenizer_config.json says of it.
+
+    `config` is kept whole, so that saving writes back what was read. Of it are used the special
+    tokens (`bos_token` ...) and `chat_template`.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, config: dict):
+        backend.no_padding()  # a file may ask for both; batches are padded elsewhere
+        backend.no_truncation()
+        self.backend = backend
+        self.config = config
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, those added to the vocabulary included."""
+        return self.backend.get_vocab_size()
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the token that starts a text."""
+        return self._id("bos_token")
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the token that ends a text."""
+        return self._id("eos_token")
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id of the token that fills a batch."""
+        return self._id("pad_token")
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of `text`; `special` adds what the model expects around it (such as BOS)."""
+        return self.backend.encode(text, add_special_tokens=special).ids
+
+    def encode_batch(self, texts: list[str], special: bool = True) -> list[list[int]]:
+        """Token ids of each text, on every core."""
+        encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=special)
+        return [one.ids for one in encoded]
+
+    def decode(self, ids, skip_special: bool = True) -> str:
+        """The text of token ids; `skip_special` leaves special tokens out."""
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
+
+    def chat(self, messages: list[dict], add_generation_prompt: bool = True) -> str:
+        """The prompt that the model's chat template makes of [{"role": ..., "content": ...}, ...].
+
+        It holds its own special tokens: encode it with `special=False`.
+        Raises UserError where the model has no template or the template refuses the messages.
+        """
+        if not self.config.get("chat_template"):
+            raise UserError("this model has no chat template; prompt it with plain text")
+        special = {name: token for name in _SPECIAL if (token := self._token(name))}
+        try:
+            return _template(self.config["chat_template"]).render(
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                tools=None,
+                documents=None,
+                **special,
+            )
+        except TemplateError as e:
+            raise UserError(f"the chat template refuses the messages: {e}") from e
+
+    def save(self, directory: Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(directory / "tokenizer.json"))
+        write_json(directory / "tokenizer_config.json", self.config)
+
+    def _token(self, name: str) -> str | None:
+        token = self.config.get(name)
+        return token["content"] if isinstance(token, dict) else token
+
+    def _id(self, name: str) -> int | None:
+        token = self._token(name)
+        return None if token is None else self.backend.token_to_id(token)
+
+
+def from_dir(directory: Path) -> Tokenizer | None:
+    """The tokenizer of a Hugging Face directory, or None where it has none.
+
+    Reads tokenizer.json, or GPT-2's vocab.json and merges.txt.
+    Raises UserError for a damaged file.
+    """
+    directory = Path(directory)
+    backend = _backend(directory)
+    if backend is None:
+        return None
+    config = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):  # the latter has precedence
+        if (directory / file).exists():
+            config |= read_json(directory / file)
+    if isinstance(config.get("chat_template"), list):
+        named = {one["name"]: one["template"] for one in config["chat_template"]}
+        config["chat_template"] = named.get("default")
+    if (directory / "chat_template.jinja").exists():
+        config["chat_template"] = (directory / "chat_template.jinja").read_text(encoding="utf-8")
+    return Tokenizer(backend, config)
+
+
+def byte_level(vocab: dict[str, int], merges: list[tuple[str, str]], **model):
+    """GPT-2's byte-level BPE (Radford et al. 2019); `model` goes to `tokenizers.models.BPE`."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges, **model))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    return backend
+
+
+def _backend(directory: Path) -> tokenizers.Tokenizer | None:
+    path = directory / "tokenizer.json"
+    try:
+        if path.exists():
+            return tokenizers.Tokenizer.from_file(str(path))
+        path = directory / "merges.txt"
+        if path.exists():
+            vocab = read_json(directory / "vocab.json")
+            lines = path.read_text(encoding="utf-8").split("\n")
+            merges = [tuple(line.split(" ")) for line in lines if line and line[:9] != "#version:"]
+            backend = byte_level(vocab, merges)
+            backend.add_special_tokens([t for t in ("<|endoftext|>",) if t in vocab])
+            return backend
+    except UserError:
+        raise
+    except Exception as e:  # `tokenizers` raises bare Exception
+        raise UserError(f"{path} is not a tokenizer ({e})") from e
+    return None
+
+
+@functools.lru_cache
+def _template(source: str):
+    """A compiled chat template, with the names and the blank handling of `transformers`."""
+
+    def refuse(message):
+        raise TemplateError(message)
+
+    def tojson(value, **options):
+        return json.dumps(value, ensure_ascii=False, **options)
+
+    world = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    world.filters["tojson"] = tojson
+    world.globals["raise_exception"] = refuse
+    world.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+    return world.from_string(source)

@@ -1,0 +1,48 @@
+"""What attention needs to know of each token: where it stands and whom it may see.
+
+B batch rows, T tokens, S source tokens. One row may hold several examples (packing) and one example
+several branches (the answer choices after one query), so visibility is decided by three numbers a
+token instead of by its place in the row. Padding, caches, packed rows and answer choices are then
+one mask, and causality does not depend on the order of storage.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Tokens(NamedTuple):
+    """Attributes of tokens, each int32[B, T].
+
+    position: index within the token's own sequence (what rotary embeddings read).
+    segment: which sequence of the row it belongs to; 0 is padding and is seen by nobody.
+    branch: 0 for the trunk; a token of branch c > 0 is seen by branch c alone.
+    """
+
+    position: jax.Array
+    segment: jax.Array
+    branch: jax.Array
+
+    @classmethod
+    def from_mask(cls, mask: jax.Array) -> "Tokens":
+        """One sequence a row; mask: bool[B, T], true where there is a token (padding on any side)."""
+        segment = mask.astype(jnp.int32)
+        position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
+        return cls(position, segment, jnp.zeros_like(segment))
+
+
+def visible(query: Tokens, key: Tokens, causal: bool, window: int) -> jax.Array:
+    """bool[B, T, S]: whether each query token [B, T] may attend to each key token [B, S].
+
+    A window of w > 0 lets a token see itself and the w - 1 tokens before it (Mistral's rule).
+    """
+    pair = [(q[:, :, None], k[:, None, :]) for q, k in zip(query, key, strict=True)]
+    (q_pos, k_pos), (q_seg, k_seg), (q_branch, k_branch) = pair
+    seen = (q_seg == k_seg) & (k_seg > 0) & ((k_branch == 0) | (k_branch == q_branch))
+    if causal:
+        seen &= k_pos <= q_pos
+    if window:
+        seen &= q_pos - k_pos < window
+        seen &= k_pos - q_pos < window
+    return seen

@@ -1,0 +1,97 @@
+"""Compiled programs and what they cost: FLOPs, compile seconds, peak memory, random streams."""
+
+import dataclasses
+import resource
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass
+class Meter:
+    """What the programs run under it have cost so far.
+
+    flops: floating-point operations of all calls, from XLA's analysis of the compiled program.
+    seconds: wall time of the calls without compilation. compile_seconds: tracing and compiling.
+    """
+
+    flops: float = 0.0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+
+class Program:
+    """A jitted function compiled ahead of time, one program a set of shapes, metered at each call.
+
+    The first `static` arguments are compile-time constants (hashable); `donate` names arguments
+    whose buffers the call may reuse. Calls block until the result is there: the meter's seconds are
+    then the work's own.
+    """
+
+    def __init__(self, function: Callable, static: int = 0, donate: tuple[int, ...] = ()):
+        self._static = static
+        self._jit = jax.jit(function, static_argnums=tuple(range(static)), donate_argnums=donate)
+        self._compiled: dict = {}
+
+    def __call__(self, meter: Meter, *args: Any) -> Any:
+        compiled, flops = self.compile(meter, *args)
+        start = time.perf_counter()
+        result = jax.block_until_ready(compiled(*args[self._static :]))
+        meter.seconds += time.perf_counter() - start
+        meter.flops += flops
+        return result
+
+    def compile(self, meter: Meter, *args: Any) -> tuple[Any, float]:
+        """The executable for arguments like these and the FLOPs of one call."""
+        leaves, structure = jax.tree.flatten(args[self._static :])
+        shapes = tuple((jax.numpy.shape(x), jax.numpy.result_type(x)) for x in leaves)
+        key = args[: self._static], structure, shapes
+        if key not in self._compiled:
+            start = time.perf_counter()
+            compiled = self._jit.lower(*args).compile()
+            meter.compile_seconds += time.perf_counter() - start
+            cost = compiled.cost_analysis() or {}
+            self._compiled[key] = compiled, float(cost.get("flops", 0.0))
+        return self._compiled[key]
+
+
+class PeakMemory:
+    """The most memory held since it was made, in bytes.
+
+    On an accelerator, the device allocator's own peak (of the process: it cannot be reset). On CPU,
+    the process's resident memory; Linux lets the high-water mark be reset, elsewhere it is the
+    peak since the process began.
+    """
+
+    def __init__(self):
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass  # no such file, or not ours to write: the mark then covers the whole process
+
+    def read(self) -> int:
+        """Peak bytes so far."""
+        stats = jax.local_devices()[0].memory_stats()
+        if stats and "peak_bytes_in_use" in stats:
+            return int(stats["peak_bytes_in_use"])
+        try:
+            status = Path("/proc/self/status").read_text()
+            return 1024 * int(status.split("VmHWM:")[1].split()[0])
+        except (OSError, IndexError):
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def stream(seed: int, name: str, step: int = 0) -> jax.Array:
+    """The random key of a named stream at a step: a pure function of its three arguments."""
+    return jax.random.fold_in(fold_name(jax.random.key(seed), name), step)
+
+
+def fold_name(key: jax.Array, name: str) -> jax.Array:
+    """A key of its own for `name`."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))

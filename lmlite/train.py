@@ -1,0 +1,231 @@
+"""Gradient training of the labelled part of a model, resumable, with the best epoch kept.
+
+R rows, T tokens a row, U read positions, M targets a read, D width.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lmlite import tree
+from lmlite.checkpoint import Checkpoints
+from lmlite.data.pack import Batch, Item, first_fit, pack, row_length
+from lmlite.errors import UserError
+from lmlite.icl.score import BATCH_TOKENS, batch_logprobs, score
+from lmlite.models.lm import LM, Network
+from lmlite.optim import Optimizer
+from lmlite.runtime import Meter, Program, stream
+from lmlite.states import first_trained_layer, frozen_states
+
+Log = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """epochs; batch_size in examples; patience: epochs without a better development loss before the
+    stop, 0 for none; optim: the fields of `Optimizer` other than steps and labels.
+    """
+
+    epochs: int
+    batch_size: int
+    patience: int
+    optim: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """params: the whole adapted tree at its best epoch. steps: batches seen. history: one dict an
+    epoch (epoch, loss, dev_loss, grad_norm).
+    """
+
+    params: dict
+    steps: int
+    history: list[dict[str, float]]
+
+
+def loss(logprobs: jax.Array, weights: jax.Array) -> jax.Array:
+    """Mean negative log-likelihood of the labelled tokens: [U, M], [U, M] -> scalar."""
+    return -jnp.sum(logprobs * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+
+
+def _step(network: Network, optimizer: Optimizer, start, train, opt, frozen, batch, states, key):
+    """One batch: differentiates with respect to `train` alone, so nothing below it has a gradient."""
+
+    def objective(train):
+        params = tree.merge(frozen, train)
+        rngs = {"dropout": key}
+        logprobs = batch_logprobs(network, start, params, batch, states=states, rngs=rngs)
+        return loss(logprobs, batch.weights)
+
+    value, grads = jax.value_and_grad(objective)(train)
+    updates, opt = optimizer.build().update(grads, opt, train)
+    metrics = {"loss": value, "grad_norm": optax.global_norm(grads)}
+    return optax.apply_updates(train, updates), opt, metrics
+
+
+_train_step = Program(_step, static=3, donate=(3, 4))
+
+
+def fit(
+    lm: LM,
+    labels: Mapping[str, str],
+    items: Sequence[Item],
+    dev: Sequence[Item],
+    dev_targets: Sequence[int],
+    settings: Settings,
+    seed: int,
+    meter: Meter,
+    directory: Path | None = None,
+    log: Log = lambda step, values: None,
+) -> Trained:
+    """Trains the leaves of lm.params that `labels` does not call frozen.
+
+    items: training examples as (query, true answer). dev: development examples with all their
+    choices, dev_targets the index of the true one. directory: where checkpoints go; a run found
+    there is continued, and ends bit-equal to one that was never interrupted.
+
+    Raises UserError where the loss is not finite (naming the step; the last checkpoint stays).
+    """
+    run = _Run(lm, labels, items, dev, dev_targets, settings, seed, meter)
+    store = Checkpoints(directory) if directory else None
+    state = run.start()
+    if store and (found := store.restore(state)) is not None:
+        state = found
+    while not run.finished(state):
+        state, values = run.epoch(state)
+        log(int(state["epoch"]) * run.steps_per_epoch, values)
+        if store:
+            store.save(int(state["epoch"]), state)
+    if store:
+        store.close()
+    return run.result(state)
+
+
+class _Run:
+    """The constants of one training run; its state is a pytree that goes in and out of `epoch`."""
+
+    def __init__(self, lm, labels, items, dev, dev_targets, settings, seed, meter):
+        self.lm, self.dev, self.dev_targets = lm, dev, dev_targets
+        self.settings, self.seed, self.meter = settings, seed, meter
+        self.train, self.frozen = tree.split(lm.params, labels)
+        if not items:
+            raise UserError("there are no training examples; raise the number of labelled examples")
+        self.items = [*items, *dev]
+        self.examples = len(items)
+        self.length = row_length(self.items, lm.config.max_positions)
+        self.rows = max(1, BATCH_TOKENS // self.length)
+        self.cut = first_trained_layer(labels, lm.config.layers)
+        self.states = frozen_states(lm, self.items, self.cut, self.rows, meter)
+        self.start_layer = 0 if self.states is None else self.cut
+        self.steps_per_epoch = math.ceil(self.examples / settings.batch_size)
+        self.optimizer = Optimizer(
+            steps=max(1, settings.epochs * self.steps_per_epoch // settings.optim["accumulate"]),
+            labels=tuple((path, labels[path]) for path in tree.flatten(self.train)),
+            **settings.optim,
+        )
+        self.sizes = self._batch_sizes()
+
+    def start(self) -> dict:
+        """State before the first epoch."""
+        return {
+            "train": self.train,
+            "opt": self.optimizer.build().init(self.train),
+            "best": self.train,
+            "history": np.full((self.settings.epochs, 3), np.nan),
+            "epoch": np.asarray(0),
+            "best_epoch": np.asarray(0),
+        }
+
+    def finished(self, state: dict) -> bool:
+        epoch, best = int(state["epoch"]), int(state["best_epoch"])
+        patience = self.settings.patience
+        waited = bool(patience and self.dev) and epoch - best >= patience
+        return epoch >= self.settings.epochs or waited
+
+    def epoch(self, state: dict) -> tuple[dict, dict[str, float]]:
+        """One pass over the training examples, then the development loss."""
+        epoch = int(state["epoch"])
+        # The step may reuse its arguments' buffers, and `best` may be the same arrays.
+        train = jax.tree.map(jnp.copy, state["train"])
+        opt, metrics = jax.tree.map(jnp.copy, state["opt"]), []
+        for i, batch in enumerate(self._batches(epoch)):
+            step = epoch * self.steps_per_epoch + i
+            train, opt, values = _train_step(
+                self.meter, self.lm.network, self.optimizer, self.start_layer, train, opt,
+                self.frozen, batch, self._known(batch), stream(self.seed, "dropout", step),
+            )  # fmt: skip
+            values = {name: float(value) for name, value in values.items()}
+            if not all(math.isfinite(value) for value in values.values()):
+                raise UserError(
+                    f"the loss is {values['loss']} (gradient norm {values['grad_norm']}) at step "
+                    f"{step}; lower learning_rate={self.settings.optim['learning_rate']}"
+                )
+            metrics.append(values)
+        means = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
+        dev_loss = self._dev_loss(train)
+        history = np.array(state["history"])
+        history[epoch] = means["loss"], means["grad_norm"], dev_loss
+        past = history[:epoch, 2]
+        better = not self.dev or epoch == 0 or dev_loss < np.nanmin(past)
+        return {
+            "train": train,
+            "opt": opt,
+            "best": train if better else state["best"],
+            "history": history,
+            "epoch": np.asarray(epoch + 1),
+            "best_epoch": np.asarray(epoch + 1) if better else state["best_epoch"],
+        }, {**means, **({"dev_loss": dev_loss} if self.dev else {})}
+
+    def result(self, state: dict) -> Trained:
+        rows = np.asarray(state["history"])[: int(state["epoch"])]
+        names = "loss", "grad_norm", "dev_loss"
+        history = [{"epoch": i + 1, **dict(zip(names, row, strict=True))} for i, row in enumerate(rows)]
+        params = tree.merge(self.frozen, state["best"])
+        return Trained(params, int(state["epoch"]) * self.steps_per_epoch, history)
+
+    def _order(self, epoch: int) -> list[np.ndarray]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.examples)
+        size = self.settings.batch_size
+        return [order[i : i + size] for i in range(0, self.examples, size)]
+
+    def _rows_of(self, chosen) -> int:
+        return len(first_fit([len(self.items[i].ids) for i in chosen], self.length))
+
+    def _batch_sizes(self) -> list[int]:
+        """The numbers of rows that steps are compiled for.
+
+        Each costs a compilation and saves padding, so a longer run is allowed more of them.
+        """
+        epochs = range(self.settings.epochs)
+        needed = sorted(self._rows_of(chosen) for e in epochs for chosen in self._order(e))
+        levels = min(4, 1 + len(needed) // 64)
+        return sorted({needed[(i + 1) * len(needed) // levels - 1] for i in range(levels)})
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        for chosen in self._order(epoch):
+            rows = next(size for size in self.sizes if size >= self._rows_of(chosen))
+            yield from pack(self.items, self.length, rows, order=chosen)
+
+    def _known(self, batch: Batch):
+        return None if self.states is None else self.states[batch.origin]
+
+    def _dev_loss(self, train) -> float:
+        """Mean negative log-probability of the true choice among the choices; nan without a set."""
+        if not self.dev:
+            return math.nan
+        params = tree.merge(self.frozen, train)
+        begin = sum(len(item.ids) for item in self.items[: self.examples])
+        states = None if self.states is None else self.states[begin:]
+        scores = score(
+            self.lm.network, params, self.dev, self.lm.config.max_positions, self.meter,
+            start=self.start_layer, states=states,
+        )  # fmt: skip
+        chosen = [s[t] - np.logaddexp.reduce(s) for s, t in zip(scores, self.dev_targets, strict=True)]
+        return -float(np.mean(chosen))

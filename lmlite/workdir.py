@@ -1,0 +1,167 @@
+"""What a run leaves behind: atomic files, resumable records, the config and where it ran.
+
+Every write replaces a whole file: a run killed at any moment leaves the old file or the new one.
+Records are small (some megabytes) and added an arm at a time, so rewriting them costs less than a
+measurable moment and makes each `add` all or nothing, which appending lines would not.
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lmlite.config import ROOT, leaves, to_json
+from lmlite.errors import UserError
+
+PACKAGES = ("lmlite", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+
+
+def cache_folder() -> Path:
+    """$LMLITE_CACHE, or ~/.cache/lmlite: downloads and compiled programs, safe to delete."""
+    return Path(os.environ.get("LMLITE_CACHE") or "~/.cache/lmlite").expanduser().absolute()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces the file atomically; makes its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces the file atomically with UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+class Records:
+    """A `.jsonl` file: one JSON object a line, added to by one process."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def rows(self) -> list[dict]:
+        """All rows, in order; UserError if a line is not a JSON object (the file was edited)."""
+        text = self.path.read_text() if self.path.exists() else ""
+        return [self._row(line, number) for number, line in enumerate(text.splitlines(), 1)]
+
+    def add(self, rows: list[dict]) -> None:
+        """Adds all rows or, if anything goes wrong, none; arrays become lists, NaN is refused."""
+        lines = [json.dumps(row, allow_nan=False, default=lambda x: x.tolist()) for row in rows]
+        before = self.path.read_text() if self.path.exists() else ""
+        write_text(self.path, before + "".join(f"{line}\n" for line in lines))
+
+    def _row(self, line: str, number: int) -> dict:
+        try:
+            return json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{self.path}:{number} is not JSON; mend or delete that line"
+            ) from error
+
+
+def write_config(workdir: Path, config: ConfigDict) -> None:
+    """Writes config.json as a run starts or resumes.
+
+    It holds `config`, the fields of `run_record`, and under `earlier` the same fields of the starts
+    that this one resumes. Raises UserError if the workdir can't be written, or holds a run of
+    another config.
+    """
+    path, now = workdir / "config.json", to_json(config)
+    try:
+        earlier = _earlier(path, now) if path.exists() else []
+        record = {"config": now} | run_record() | {"earlier": earlier}
+        write_text(path, json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} can't be written ({error.strerror}); name another folder"
+        ) from error
+
+
+def _earlier(path: Path, now: dict) -> list[dict]:
+    """The starts that config.json has on record; UserError if their config differs from `now`."""
+    try:
+        before = json.loads(path.read_text())
+        old, new = leaves(before.pop("config")), leaves(now)
+        starts = [*before.pop("earlier"), before]
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not a run's config.json; name another --workdir") from error
+    for name in new | old:
+        was, is_now = old.get(name, "(absent)"), new.get(name, "(absent)")
+        if was != is_now:
+            raise UserError(
+                f"config.{name} is {is_now!r} but the run in {path.parent} has {was!r};"
+                f" name another --workdir or delete that one"
+            )
+    return starts
+
+
+def run_record() -> dict[str, Any]:
+    """When, where and by what command this process runs: versions, devices, processor, commit."""
+    import jax  # not at the top: `--help` and config errors come without it
+
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.orig_argv),
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "devices": [device.device_kind for device in jax.devices()],
+        "platform": f"{jax.default_backend()} on {platform.platform()}",
+        "processor": f"{os.cpu_count()} x {_processor()}",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None  # lmlite run from a clone that is not installed
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the clone lmlite runs from, '-dirty' if it has changes; None outside a clone.
+
+    ROOT itself must be the clone: an installed lmlite may lie inside another project's.
+    """
+    if not (ROOT / ".git").exists():
+        return None
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return None  # no git on this machine
+    return shown.stdout.strip() or None
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """What `write_config` wrote."""
+    return json.loads((workdir / "config.json").read_text())
+
+
+def event_writer(workdir: Path, run: str):
+    """A tensorboardX SummaryWriter on `workdir/tb/run`; close it, or use it as a context."""
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(logdir=str(workdir / "tb" / run))
