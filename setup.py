@@ -8,7 +8,7 @@ setup(
     description="In-context learning or lightweight tuning: compare them on your task, in JAX",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_namespace_packages(include=["lmlite", "lmlite.*", "configs", "experiments"]),
+    packages=find_namespace_packages(include=["lmlite", "lmlite.*", "configs", "experiments*"]),
     install_requires=Path(__file__).with_name("requirements.txt").read_text().splitlines(),
     extras_require={
         "test": ["ipykernel", "nbclient", "nbformat", "pytest>=8", "ruff>=0.12"],

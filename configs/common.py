@@ -15,8 +15,19 @@ TASKS = {
     "socialiqa": dict(
         source="package:socialiqa",
         template="{context}\nQuestion: {question}\nAnswer:",
-        label="answer",
-        choices_columns=("answerA", "answerB", "answerC"),
+        label="label",
+        labels=("A", "B", "C"),
+        choices_columns=("answer_a", "answer_b", "answer_c"),
+        id="id",
+    ),
+    "logiqa": dict(
+        source="package:logiqa",
+        template="{context}\nQuestion: {question}\nAnswer:",
+        label="label",
+        labels=("A", "B", "C", "D"),
+        choices_columns=("answer_a", "answer_b", "answer_c", "answer_d"),
+        group="context",
+        id="id",
     ),
 }
 
@@ -50,7 +61,7 @@ def task(name: str) -> ConfigDict:
 
 def optim(learning_rate: float, **fields) -> ConfigDict:
     """Optimizer fields; `groups` replaces learning_rate or weight_decay for single labels:
-    (('adapter', ('learning_rate', 1e-3)),).
+    (('lora_b', ('learning_rate', 1e-3)),).
     """
     defaults = dict(
         learning_rate=learning_rate,
@@ -81,19 +92,91 @@ def tuned(method: str, learning_rate: float, epochs: int = 4, **hyper) -> Config
     )
 
 
-def lora(targets: str) -> ConfigDict:
-    """LoRA on the linear layers whose paths match `targets`."""
-    return tuned("lora", 5e-4, targets=targets, rank=8, alpha=16.0, dropout=0.0)
+def lora(targets: str, method: str = "lora", **hyper) -> ConfigDict:
+    """LoRA, or a method that has its fields, on the linear layers whose paths match `targets`."""
+    fields = dict(rank=8, alpha=16.0, dropout=0.0, rank_stabilised=False, ranks=(), alphas=())
+    return tuned(method, 5e-4, targets=targets, **{**fields, **hyper})
+
+
+def lora_plus(targets: str, ratio: float = 16.0) -> ConfigDict:
+    """LoRA whose B learns `ratio` times as fast as its A."""
+    arm = lora(targets)
+    arm.optim.learning_rate = 1e-4
+    arm.optim.groups = (("lora_b", ("learning_rate", 1e-4 * ratio)),)
+    return arm
+
+
+def layerwise(learning_rate: float, decay: float, layers: int) -> ConfigDict:
+    """Full tuning, each block `decay` times as fast as the one above it; for a model of `layers`."""
+    names = ["bottom", *(f"layer_{i}" for i in range(layers)), "top"]
+    rates = [learning_rate * decay**i for i in reversed(range(len(names)))]
+    arm = tuned("layerwise", learning_rate)
+    pairs = zip(names, rates, strict=True)
+    arm.optim.groups = tuple((name, ("learning_rate", rate)) for name, rate in pairs)
+    return arm
+
+
+def prompt(method: str, learning_rate: float, **hyper) -> ConfigDict:
+    """A method of twenty virtual tokens."""
+    return tuned(method, learning_rate, epochs=8, length=20, **hyper)
 
 
 def methods() -> dict[str, ConfigDict]:
     """Every tuning arm by name, with its default hyperparameters."""
+    qv, linear = r"layers_\d+/attn/(q|v)", r"layers_\d+/(attn|mlp)/\w+"
+    after_both, after_mlp = r"layers_\d+/(attn/o|mlp/down)", r"layers_\d+/mlp/down"
     return {
         "linear-probe": tuned("linear_probe", 1e-2, epochs=30),
         "norms": tuned("norms", 5e-3),
         "bias": tuned("bias", 1e-3),
         "last-2-layers": tuned("last_layers", 1e-4, epochs=8, layers=2),
-        "lora-qv": lora(r"layers_\d+/attn/(q|v)"),
-        "lora-all": lora(r"layers_\d+/(attn|mlp)/\w+"),
+        "first-layer": tuned("layers", 1e-4, layers=(0,)),
+        "layerwise-decay": layerwise(5e-5, decay=0.9, layers=30),
+        "l2-sp": tuned("l2_sp", 2e-5, strength=0.01),
+        "magnitude-mask": tuned(
+            "sparse_mask", 1e-3, targets=linear, fraction=0.005, choose="magnitude"
+        ),
+        "random-mask": tuned("sparse_mask", 1e-3, targets=linear, fraction=0.005, choose="random"),
+        "fish-mask": tuned("fish_mask", 1e-3, targets=linear, fraction=0.005),
+        "lora-qv": lora(qv),
+        "lora-all": lora(linear),
+        "rslora": lora(linear, rank=32, rank_stabilised=True),
+        "lora-plus": lora_plus(linear),
+        "dora": lora(linear, "dora"),
+        "pissa": lora(linear, "pissa", alpha=8.0),
+        "vera": tuned("vera", 1e-2, targets=linear, rank=256, d_initial=0.1, dropout=0.0),
+        "ia3": tuned("ia3", 5e-3, outputs=r"layers_\d+/attn/(k|v)", inputs=after_mlp),
+        "houlsby": tuned("adapter", 1e-3, targets=after_both, width=32, activation="gelu"),
+        "pfeiffer": tuned("adapter", 1e-3, targets=after_mlp, width=64, activation="relu"),
+        "parallel-adapter": tuned(
+            "parallel_adapter", 1e-3, targets=r"layers_\d+/mlp", width=64, activation="relu", scale=4.0
+        ),
+        "prompt": prompt("prompt_tuning", 1e-2, start="vocabulary", text=""),
+        "prefix": prompt("prefix_tuning", 1e-2, start="vocabulary", text=""),
+        "prefix-mlp": prompt("encoded_prefix", 1e-3, hidden=512),
+        "p-tuning": prompt("p_tuning", 1e-3, encoder="mlp", hidden=256),
+        "p-tuning-lstm": prompt("p_tuning", 1e-3, encoder="lstm", hidden=256),
         "full": tuned("full", 2e-5),
     }
+
+
+def experiment(task_name: str, model: str, arms: dict[str, ConfigDict]) -> ConfigDict:
+    """What every experiment that fits and evaluates arms has.
+
+    examples: labelled examples, of which the fraction dev_fraction is for development. seeds: of
+    tuning runs; draws: of demonstrations. seed: of the labelled and the test sample.
+    """
+    return ConfigDict(
+        dict(
+            model=model,
+            dtype="float32",
+            task=task(task_name),
+            examples=64,
+            dev_fraction=0.25,
+            test_items=200,
+            seed=0,
+            seeds=(0, 1),
+            draws=(0, 1, 2),
+            arms=arms,
+        )
+    )

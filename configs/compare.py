@@ -28,20 +28,7 @@ def get_config(
     chosen = arms.split(",")
     if missing := [name for name in chosen if name not in known]:
         raise ValueError(f"arm {missing[0]!r} is unknown; known: {', '.join(known)}")
-    return ConfigDict(
-        dict(
-            model=model,
-            dtype="float32",
-            task=common.task(task),
-            examples=64,
-            dev_fraction=0.25,
-            test_items=200,
-            seed=0,
-            seeds=(0, 1),
-            draws=(0, 1, 2),
-            arms={name: known[name] for name in chosen},
-        )
-    )
+    return common.experiment(task, model, {name: known[name] for name in chosen})
 
 
 def sweep_labels():

@@ -28,8 +28,10 @@ class Job(NamedTuple):
     seed: int
 
 
-def compare(config: ConfigDict, workdir: Path) -> None:
+def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> None:
     """Runs config.arms; writes results.jsonl, predictions.jsonl, report.md and its pictures.
+
+    models: where tuned models go, as Hugging Face directories; None keeps their checkpoints alone.
 
     A job whose result `workdir` holds is not run again, and a tuning job that was cut off goes on
     from its checkpoint. An arm that cannot run here (a UserError) does not stop the others: it is
@@ -48,7 +50,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
             continue
         title = f"[{i}/{len(jobs)}] {job.name}, seed {job.seed}"
         try:
-            rows, answers = run_job(job, lm, task, data, test, workdir)
+            rows, answers = run_job(job, lm, task, data, test, workdir, models)
         except UserError as error:
             failed.append({**_identity(job, task), "value": None, "status": str(error)})
             print(f"{title}: failed: {error}", flush=True)
@@ -82,7 +84,13 @@ def labelled(task: Task, examples: int, dev_fraction: float, seed: int) -> Label
 
 
 def run_job(
-    job: Job, lm: LM, task: Task, data: Labelled, test: tuple[Example, ...], workdir: Path
+    job: Job,
+    lm: LM,
+    task: Task,
+    data: Labelled,
+    test: tuple[Example, ...],
+    workdir: Path,
+    models: Path | None = None,
 ) -> tuple[list[dict], list[dict]]:
     """Fits and evaluates one arm: its rows of results.jsonl and of predictions.jsonl."""
     memory = PeakMemory()
@@ -95,6 +103,8 @@ def run_job(
 
         log = Log(workdir / "checkpoints" / name, scalars)
         predictor = job.arm.fit(lm, task, data, job.seed, log)
+        if models:
+            predictor.lm.save(models / name)
         results, predictions = evaluate(predictor, test, _identity(job, task), memory)
         for row in results:
             events.add_scalar(f"test/{row['metric']}", row["value"])

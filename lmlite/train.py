@@ -62,11 +62,12 @@ def _step(network: Network, optimizer: Optimizer, start, train, opt, frozen, bat
         params = tree.merge(frozen, train)
         rngs = {"dropout": key}
         logprobs = batch_logprobs(network, start, params, batch, states=states, rngs=rngs)
-        return loss(logprobs, batch.weights)
+        value = loss(logprobs, batch.weights)
+        return value + network.penalty(params) if network.penalty else value
 
     value, grads = jax.value_and_grad(objective)(train)
     updates, opt = optimizer.build().update(grads, opt, train)
-    metrics = {"loss": value, "grad_norm": optax.global_norm(grads)}
+    metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
     return optax.apply_updates(train, updates), opt, metrics
 
 

@@ -1,17 +1,42 @@
 """Ways to tune a model. `METHODS` is the one table of them: name -> class of hyperparameters."""
 
+from lmlite.adapt.bottleneck import Adapter, ParallelAdapter
+from lmlite.adapt.dora import DoRA
+from lmlite.adapt.ia3 import IA3
 from lmlite.adapt.lora import LoRA
+from lmlite.adapt.masks import FishMask, SparseMask
 from lmlite.adapt.method import Method, attach
+from lmlite.adapt.p_tuning import PTuning
+from lmlite.adapt.penalty import L2SP
+from lmlite.adapt.pissa import PiSSA
+from lmlite.adapt.prefix import EncodedPrefix, PrefixTuning
 from lmlite.adapt.probe import LinearProbe
-from lmlite.adapt.select import Bias, Full, LastLayers, Norms
+from lmlite.adapt.prompt import PromptTuning
+from lmlite.adapt.select import Bias, Full, LastLayers, Layers, Layerwise, Norms
+from lmlite.adapt.vera import VeRA
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
     "last_layers": LastLayers,
+    "layers": Layers,
+    "layerwise": Layerwise,
     "norms": Norms,
     "bias": Bias,
     "linear_probe": LinearProbe,
     "lora": LoRA,
+    "dora": DoRA,
+    "pissa": PiSSA,
+    "vera": VeRA,
+    "ia3": IA3,
+    "adapter": Adapter,
+    "parallel_adapter": ParallelAdapter,
+    "prompt_tuning": PromptTuning,
+    "prefix_tuning": PrefixTuning,
+    "encoded_prefix": EncodedPrefix,
+    "p_tuning": PTuning,
+    "sparse_mask": SparseMask,
+    "fish_mask": FishMask,
+    "l2_sp": L2SP,
 }
 
 __all__ = ["METHODS", "Method", "attach"]

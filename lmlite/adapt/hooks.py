@@ -79,8 +79,8 @@ class Hook:
         if context.method_name == "__call__" and re.fullmatch(self.pattern, site.path):
             if not isinstance(site.module, self.kind):
                 raise UserError(
-                    f"targets {self.pattern!r} match {site.path}, a {type(site.module).__name__}; "
-                    f"match only modules that are {self.kind.__name__}"
+                    f"targets {self.pattern!r} match {site.path}, which is {type(site.module).__name__}"
+                    f", not {self.kind.__name__}; narrow the regex"
                 )
             return self.wrap(site, inner, *args, **kwargs)
         return inner(*args, **kwargs)

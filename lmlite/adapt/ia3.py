@@ -16,7 +16,8 @@ from lmlite.adapt.method import Method, fold
 class IA3(Method):
     """y = l * (W x + b), l [O], and y = W (l * x) + b, l [I]; l starts at one: equal to the base.
 
-    outputs, inputs: regexes over paths of linear layers whose outputs or inputs are rescaled.
+    outputs, inputs: regexes over paths of linear layers whose outputs or inputs are
+    rescaled; an empty one rescales none.
     """
 
     outputs: str = r"layers_\d+/attn/(k|v)"
@@ -26,7 +27,8 @@ class IA3(Method):
         return ((".*/ia3_(out|in)", "adapter"), (".*", tree.FROZEN))
 
     def hooks(self):
-        return (Hook(self.outputs, self._scale_output), Hook(self.inputs, self._scale_input))
+        both = (self.outputs, self._scale_output), (self.inputs, self._scale_input)
+        return tuple(Hook(pattern, wrap) for pattern, wrap in both if pattern)
 
     def _scale_output(self, site, inner, x):
         y = inner(x)

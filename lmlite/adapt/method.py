@@ -19,12 +19,15 @@ from lmlite.models.tokens import Tokens
 from lmlite.runtime import fold_name
 
 Params = dict[str, Any]
+# Paths of leaves -> {path: mean over the training examples of its squared gradient}.
+Squares = Callable[[Sequence[str]], dict[str, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
     """Base of the tuning methods.
 
+    penalty: where training adds something to the loss, params -> scalar.
     foldable: whether `merge` turns the tuned model into plain weights of the base architecture.
     head: where the method classifies by a head of its own, (network, params, states [..., D]) ->
     logits [..., C]; None reads the model's vocabulary.
@@ -32,6 +35,7 @@ class Method:
 
     foldable: ClassVar[bool] = True
     head: ClassVar[Callable | None] = None
+    penalty: ClassVar[Callable | None] = None
 
     def rules(self, lm: LM) -> tree.Rules:
         """Ordered (regex, label) partition rules; 'frozen' does not train."""
@@ -52,15 +56,22 @@ class Method:
         """
         return added_params(lm, key, self.hooks()) if self.hooks() else {}
 
+    def inform(self, lm: LM, added: Params, squares: Squares | None) -> Params:
+        """What `init` made, chosen anew by the training examples where the method looks at them."""
+        return added
+
     def merge(self, params: Params) -> Params:
         """Parameters of the base architecture that compute the same (foldable methods)."""
         return params
 
 
-def attach(method: Method, lm: LM, key: jax.Array, classes: int = 0) -> tuple[LM, dict[str, str]]:
+def attach(
+    method: Method, lm: LM, key: jax.Array, classes: int = 0, squares: Squares | None = None
+) -> tuple[LM, dict[str, str]]:
     """The adapted model, equal to the base where the method starts at zero, and its labels.
 
-    `classes` sizes a classification head. Trainable leaves are made float32. The adapted model's
+    `classes` sizes a classification head; `squares` is for methods that choose by the training
+    examples, computed only if asked for. Trainable leaves are made float32. The adapted model's
     `config.max_positions` counts what is left for inputs beside learned tokens.
     """
     virtual, config = method.virtual(), lm.config
@@ -73,7 +84,8 @@ def attach(method: Method, lm: LM, key: jax.Array, classes: int = 0) -> tuple[LM
                 "virtual tokens already"
             )
         config = dataclasses.replace(config, max_positions=room)
-    params = tree.merge(lm.params, method.init(lm, key, classes))
+    added = method.inform(lm, method.init(lm, key, classes), squares)
+    params = tree.merge(lm.params, added)
     labels = tree.label(params, method.rules(lm))
     train, frozen = tree.split(params, labels)
     train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
@@ -84,6 +96,7 @@ def attach(method: Method, lm: LM, key: jax.Array, classes: int = 0) -> tuple[LM
         hooks=lm.hooks + method.hooks(),
         head=method.head or lm.head,
         virtual=virtual or lm.virtual,
+        penalty=method.penalty or lm.penalty,
     )
     return adapted, labels
 
@@ -92,20 +105,24 @@ def added_params(lm: LM, key: jax.Array, hooks: tuple[Hook, ...]) -> Params:
     """The parameters that `hooks` ask for in lm's module, float32.
 
     The model is traced for their names and shapes, never run. A leaf's values depend on `key` and
-    its own path alone. Raises UserError where the hooks match no module.
+    its own path alone. Raises UserError where a hook matches no module.
     """
     wanted: dict[str, tuple[Callable, tuple[int, ...]]] = {}
+    fired = set()
 
-    def seen(path, init, shape):
-        wanted[path] = init, shape
+    def watch(hook):
+        def seen(path, init, shape):
+            fired.add(hook)
+            wanted[path] = init, shape
 
-    watched = tuple(dataclasses.replace(hook, seen=seen) for hook in hooks)
+        return dataclasses.replace(hook, seen=seen)
+
+    watched = tuple(watch(hook) for hook in hooks)
     network = dataclasses.replace(lm.network, hooks=lm.hooks + watched)
     ids = jnp.zeros((1, 1), jnp.int32)
     jax.eval_shape(network.init, key, ids, Tokens.from_mask(jnp.ones((1, 1), bool)))
-    if not wanted:
-        patterns = ", ".join(repr(hook.pattern) for hook in hooks)
-        raise UserError(f"targets {patterns} match no module of this model; see its parameter paths")
+    if idle := [hook.pattern for hook in hooks if hook not in fired]:
+        raise UserError(f"targets {idle[0]!r} match no module of this model; see its parameter paths")
     return tree.unflatten(
         {path: init(fold_name(key, path), shape) for path, (init, shape) in wanted.items()}
     )

@@ -1,6 +1,6 @@
 """Prefix tuning: learned keys and values in every layer (Li & Liang 2021, arXiv:2101.00190).
 
-P virtual tokens, D width, L layers, K key/value heads, H head size, E width of the encoder.
+P virtual tokens, L layers, K key/value heads, H head size, D = K * H, E width of the encoder.
 """
 
 import dataclasses
@@ -14,8 +14,10 @@ from lmlite.adapt.prompt import STARTS, starting_ids
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
 from lmlite.models.layers import uniform_fan_in
-from lmlite.models.lm import Virtual
+from lmlite.models.lm import Network, Virtual
 from lmlite.runtime import fold_name
+
+_prefill = jax.jit(Network.prefill, static_argnums=0)
 
 
 def as_prefix(network, key: jax.Array, value: jax.Array) -> Prefix:
@@ -55,7 +57,7 @@ class PrefixTuning(Method):
             pairs = 0.02 * jax.random.normal(key, shape)
         else:
             ids = starting_ids(lm, key, self.start, self.text, self.length)
-            pairs = [p[:2] for p in lm.network.prefill(lm.params, ids, jnp.ones(ids.shape, bool))]
+            pairs = [p[:2] for p in _prefill(lm.network, lm.params, ids, jnp.ones(ids.shape, bool))]
         return {
             f"layers_{i}": {"attn": {"prefix_key": k, "prefix_value": v}}
             for i, (k, v) in enumerate(pairs)
@@ -85,8 +87,9 @@ class EncodedPrefix(Method):
 
     def init(self, lm, key, classes):
         c, E = lm.config, self.hidden
-        out = c.layers * 2 * c.kv_heads * c.head_size
-        shapes = {"embedding": (self.length, c.width), "kernel_0": (c.width, E), "kernel_1": (E, out)}
+        D = c.kv_heads * c.head_size
+        out = c.layers * 2 * D
+        shapes = {"embedding": (self.length, D), "kernel_0": (D, E), "kernel_1": (E, out)}
         leaves = {name: uniform_fan_in(fold_name(key, name), s) for name, s in shapes.items()}
         leaves["embedding"] = jax.random.normal(fold_name(key, "embedding"), shapes["embedding"])
         return {"embed": {"prefix": {**leaves, "bias_0": jnp.zeros(E), "bias_1": jnp.zeros(out)}}}

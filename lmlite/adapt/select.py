@@ -30,6 +30,28 @@ class LastLayers(Method):
 
 
 @dataclasses.dataclass(frozen=True)
+class Layers(Method):
+    """The blocks `layers` train, any set of them; block i has the label layer_i."""
+
+    layers: tuple[int, ...] = (0,)
+
+    def rules(self, lm):
+        return (*((rf"layers_{i}/.*", f"layer_{i}") for i in self.layers), (".*", tree.FROZEN))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layerwise(Method):
+    """Every parameter trains; labels bottom (embeddings), layer_0, ... and top (norm and head).
+
+    With a learning rate a label: layer-wise decay (Howard & Ruder 2018, arXiv:1801.06146).
+    """
+
+    def rules(self, lm):
+        blocks = ((rf"layers_{i}/.*", f"layer_{i}") for i in range(lm.config.layers))
+        return (("(embed|positions)/.*", "bottom"), *blocks, (".*", "top"))
+
+
+@dataclasses.dataclass(frozen=True)
 class Norms(Method):
     """The scales (and biases) of every normalisation train."""
 

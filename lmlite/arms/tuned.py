@@ -1,6 +1,7 @@
 """Every tuning method as an arm: fitting is gradient steps on the leaves that its labels train."""
 
 import dataclasses
+import functools
 import time
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ from lmlite import tree
 from lmlite.adapt import Method, attach
 from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ChoicePredictor, encode_examples, scored_items, training_items
+from lmlite.arms.fisher import squared_gradients
 from lmlite.data.tasks import Task
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter, stream
@@ -29,10 +31,14 @@ class Tuned:
     def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log) -> ChoicePredictor:
         """Trains and returns the zero-shot predictor of the tuned model."""
         start, meter = time.perf_counter(), Meter()
-        adapted, labels = attach(self.method, lm, stream(seed, "init"), len(task.choices))
-        train = training_items(
-            adapted, encode_examples(lm, task, data.train), [e.target for e in data.train]
+        encoded, targets = encode_examples(lm, task, data.train), [e.target for e in data.train]
+        squares = functools.partial(
+            squared_gradients, lm, training_items(lm, encoded, targets), meter
         )
+        adapted, labels = attach(
+            self.method, lm, stream(seed, "init"), len(task.choices), squares
+        )
+        train = training_items(adapted, encoded, targets)
         dev = scored_items(adapted, encode_examples(lm, task, data.dev))
         result = fit(
             adapted, labels, train, dev, [e.target for e in data.dev],

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -37,13 +38,15 @@ class Network:
 
     Hashable, so compiled programs are shared by every set of parameters of the same shapes. The
     parameters are always an argument. head: a method's own readout in place of the model's. virtual:
-    learned tokens before every input; callers count positions without them.
+    learned tokens before every input; callers count positions without them. penalty: what training
+    adds to the loss, params -> scalar.
     """
 
     module: nn.Module
     hooks: tuple = ()
     head: Callable | None = None
     virtual: Virtual | None = None
+    penalty: Callable | None = None
 
     def apply(self, params: Any, method: str, *args, rngs: dict | None = None, **kwargs) -> Any:
         """Calls `method` of the module with `params` under the hooks."""
@@ -129,11 +132,12 @@ class LM:
     hooks: tuple = ()
     head: Callable | None = None
     virtual: Virtual | None = None
+    penalty: Callable | None = None
 
     @property
     def network(self) -> Network:
         """The pure functions, without the parameters."""
-        return Network(self.module, self.hooks, self.head, self.virtual)
+        return Network(self.module, self.hooks, self.head, self.virtual, self.penalty)
 
     @property
     def text(self) -> Tokenizer:
@@ -152,6 +156,32 @@ class LM:
     def hidden(self, token_ids, mask=None) -> jax.Array:
         """Final normalised states: int[B, T], bool[B, T] -> float32[B, T, D]."""
         return _hidden(self.network, self.params, *self._inputs(token_ids, mask))
+
+    def generate(self, prompts, **options) -> list[str]:
+        """The continuation of each prompt: a text, or a list of texts or of token ids.
+
+        options: those of `lmlite.decode.generate`, such as max_new_tokens=64, temperature=0.0,
+        top_p=1.0, beams=1, stop=(), seed=0, chat=False, stream=None.
+        Raises UserError for bad options, an empty prompt or one too long for the context.
+        """
+        from lmlite.decode import generate  # here, because it is made of models
+
+        self.text  # noqa: B018 - a model without a tokenizer is refused before any work
+        return [one.text for one in generate(self, prompts, **options)]
+
+    def save(self, directory: str | Path) -> None:
+        """Writes a Hugging Face directory: config, safetensors and, if there is one, the tokenizer.
+
+        Raises UserError where a method's parameters are still beside the model's (merge them first)
+        or the directory cannot be written.
+        """
+        from lmlite.models import hf  # which imports the modules' weight tables
+
+        if self.hooks or self.head is not None:
+            raise UserError("an adapted model has no Hugging Face layout; merge its method first")
+        hf.write(Path(directory), self.config, self.params)
+        if self.tokenizer is not None:
+            self.tokenizer.save(Path(directory))
 
     def _inputs(self, token_ids, mask):
         ids = jnp.asarray(token_ids, jnp.int32)

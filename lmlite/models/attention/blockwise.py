@@ -10,16 +10,35 @@ heads a key head, H head size; m blocks of t queries, n blocks of s keys.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from lmlite.models.attention.blocks import Blocks, join_biases, join_keys, join_queries
 from lmlite.models.attention.inputs import Inputs, Rule, any_segment
 from lmlite.models.tokens import Tokens, visible
 
-BLOCK = 512  # of both kinds: large enough for full-speed products on CPU, small beside any T
 _HIDDEN = -1e30
 _FLOOR = -1e20  # a maximum starts here, so that exp(_HIDDEN - maximum) is 0 in every row
+
+
+class _Rows(NamedTuple):
+    """A block of queries: query [B, t]; q, d_out [B, K, G, t, H]; lse, offset [B, K, G, t]."""
+
+    query: Tokens
+    q: jax.Array
+    d_out: jax.Array | None = None
+    lse: jax.Array | None = None
+    offset: jax.Array | None = None
+
+
+class _Columns(NamedTuple):
+    """A block of keys: key [B, s]; k, v [B, K, s, H]."""
+
+    key: Tokens
+    k: jax.Array
+    v: jax.Array
 
 
 def blockwise(x: Inputs) -> jax.Array:
@@ -31,17 +50,19 @@ def blockwise(x: Inputs) -> jax.Array:
 
 
 def with_prefix(x: Inputs, own: jax.Array, own_lse: jax.Array, part) -> jax.Array:
-    """Attention over prefix and own keys: float32[B, T, N, H], given the own part's (out, lse).
+    """Attention over prefix and own keys: float32[B, T, N, H], given (out, lse) of the own ones.
 
-    Softmax over the union of two sets of keys, from the softmax over each:
-        lse_i = log sum_j exp(score_ij),  out_i = sum_j exp(score_ij - lse_i) value_ij
-        lse = log(exp(lse_1) + exp(lse_2)),  out = exp(lse_1 - lse) out_1 + exp(lse_2 - lse) out_2
-    For the prefix, the B rows are one row of B * T queries: its keys are read once, not B times.
-    part: computes (out, lse) of that row, as `partial` does.
+    Softmax over the union of two sets of keys follows from the softmax over each:
+        lse_i = log sum_j exp(score_ij),    out_i = sum_j exp(score_ij - lse_i) value_ij,
+        lse = log(exp lse_1 + exp lse_2),   out = exp(lse_1 - lse) out_1 + exp(lse_2 - lse) out_2,
+    and exp(lse_1 - lse) = sigmoid(lse_1 - lse_2). For the prefix the B rows are one row of B * T
+    queries, so its keys are read once and not B times. part: gives (out, lse) of it, as `partial`.
     """
-    row = jax.tree.map(lambda a: a.reshape(1, -1, *a.shape[2:]), (x.q, any_segment(x.query)))
-    k, v, key = x.prefix.key[None], x.prefix.value[None], x.prefix.tokens()
-    known, lse = part(row[0], k, v, None, row[1], key, x.rule._replace(causal=False))
+    fold = functools.partial(jax.tree.map, lambda a: a.reshape(1, -1, *a.shape[2:]))
+    key, value = x.prefix.key[None], x.prefix.value[None]
+    rule = x.rule._replace(causal=False)
+    query, source = fold(any_segment(x.query)), x.prefix.tokens()
+    known, lse = part(fold(x.q), key, value, None, query, source, rule)
     share = jax.nn.sigmoid(lse.reshape(own_lse.shape) - own_lse)[..., None]
     return share * known.reshape(own.shape) + (1 - share) * own
 
@@ -50,84 +71,109 @@ def with_prefix(x: Inputs, own: jax.Array, own_lse: jax.Array, part) -> jax.Arra
 def partial(q, k, v, bias, query: Tokens, key: Tokens, rule: Rule) -> tuple[jax.Array, jax.Array]:
     """Attention over one set of keys: out float32[B, T, N, H], log-sum-exp float32[B, T, N].
 
-    A query that sees none of them has out 0 and a log-sum-exp so low that it loses any combination.
+    A query that sees none of them has out 0 and a log-sum-exp that weighs nothing in a combination.
     """
     return forward(q, k, v, bias, query, key, rule)[0]
 
 
 def forward(q, k, v, bias, query, key, rule):
-    """`partial` and what its backward pass saves."""
-    T, N = q.shape[1:3]
-    rows, columns = _rows(q, query, k), _columns(k, v, key)
-    biases = _tiles(bias, k)  # [n, m, ...]
+    """`partial`, and what its pullback saves."""
+    blocks = Blocks.of(q, k)
+    rows = _Rows(blocks.tokens(query), blocks.queries(q))
+    columns = _Columns(blocks.tokens(key), blocks.keys(k), blocks.keys(v))
+    tiles = None if bias is None else blocks.biases(bias)
+    out = jax.lax.map(lambda block: _attend(*block, columns, rule), (rows, tiles))
+    out, lse = (join_queries(x, q.shape[1]) for x in out)
+    return (out, lse), (q, k, v, bias, query, key, out, lse)
 
-    def row(block):
-        (q, query), biases = block
 
-        def step(carry, column):
-            (k, v, key), bias = column
+def _attend(row: _Rows, tiles, columns: _Columns, rule: Rule) -> tuple[jax.Array, jax.Array]:
+    """out [B, K, G, t, H] and log-sum-exp [B, K, G, t] of one block of queries over all keys."""
 
-            def update(acc, total, top):
-                scores = _scores(q, k, bias, seen, rule)
-                new = jnp.maximum(top, scores.max(-1))
-                weights, decay = jnp.exp(scores - new[..., None]), jnp.exp(top - new)
-                acc = acc * decay[..., None] + _product("bkgts,bksh->bkgth", weights, v)
-                return acc, total * decay + weights.sum(-1), new
+    def step(carry, block):
+        column, bias = block
+        seen = visible(row.query, column.key, rule.causal, rule.window)
 
-            seen = visible(query, key, rule.causal, rule.window)
-            return jax.lax.cond(seen.any(), update, lambda *c: c, *carry), None
+        def update(out, total, top):
+            scores = _scores(row.q, column.k, bias, seen, rule)
+            new = jnp.maximum(top, scores.max(-1))
+            weights, decay = jnp.exp(scores - new[..., None]), jnp.exp(top - new)
+            more = _product("bkgts,bksh->bkgth", weights.astype(column.v.dtype), column.v)
+            return out * decay[..., None] + more, total * decay + weights.sum(-1), new
 
-        zeros = jnp.zeros(q.shape[:-1], jnp.float32)
-        start = jnp.zeros(q.shape, jnp.float32), zeros, zeros + _FLOOR
-        (acc, total, top), _ = jax.lax.scan(step, start, (columns, biases))
-        total = jnp.where(total > 0, total, 1)
-        return acc / total[..., None], top + jnp.log(total)
+        return jax.lax.cond(seen.any(), update, lambda *same: same, *carry), None
 
-    by_row = jax.tree.map(lambda a: a.swapaxes(0, 1), biases)  # [m, n, ...]
-    out, lse = jax.lax.map(row, (rows, by_row))
-    result = _from_rows(out, T, N), _from_rows(lse, T, N)
-    return result, (q, k, v, bias, query, key, *result)
+    none = jnp.zeros(row.q.shape[:-1], jnp.float32)
+    start = jnp.zeros(row.q.shape, jnp.float32), none, none + _FLOOR
+    (out, total, top), _ = jax.lax.scan(step, start, (columns, tiles))
+    total = jnp.where(total > 0, total, 1)
+    return out / total[..., None], top + jnp.log(total)
 
 
 def backward(rule, saved, cotangents):
-    """The pullback of `partial`; ds = p * (dp - sum(dout * out) + dlse)."""
+    """The pullback of `partial`, block by block of keys."""
     q, k, v, bias, query, key, out, lse = saved
     d_out, d_lse = cotangents
-    T, N = q.shape[1:3]
+    blocks = Blocks.of(q, k)
     offset = d_lse - (d_out * out).sum(-1)
-    rows, columns = _rows(q, query, k), _columns(k, v, key)
-    saved_rows = tuple(_to_rows(a, k) for a in (d_out.astype(v.dtype), lse, offset))
+    per_query = (blocks.queries(x) for x in (q, d_out.astype(v.dtype), lse, offset))
+    rows = _Rows(blocks.tokens(query), *per_query)
+    columns = _Columns(blocks.tokens(key), blocks.keys(k), blocks.keys(v))
+    tiles = None if bias is None else blocks.biases(bias).swapaxes(0, 1)
 
-    def column(d_q, block):
-        (k, v, key), biases = block
+    def step(d_q, block):
+        d_k, d_v, d_q, d_bias = _pull(*block, rows, d_q, rule)
+        return d_q, (d_k, d_v, d_bias)
 
-        def step(carry, row):
-            (q, query), (d_out, lse, offset), bias, d_q = row
+    start = jnp.zeros(rows.q.shape, jnp.float32)
+    d_q, (d_k, d_v, d_bias) = jax.lax.scan(step, start, (columns, tiles))
+    d_q = join_queries(d_q, q.shape[1]).astype(q.dtype)
+    d_k, d_v = (join_keys(d, k.shape[1]).astype(k.dtype) for d in (d_k, d_v))
+    if bias is not None:
+        d_bias = join_biases(d_bias.swapaxes(0, 1), bias.shape)
+    return d_q, d_k, d_v, d_bias, None, None
 
-            def update(d_k, d_v, d_q):
-                scores, pull = jax.vjp(lambda *a: _scores(*a, seen, rule), q, k, bias)
-                weights = jnp.exp(scores - lse[..., None])
-                d_weights = _product("bkgth,bksh->bkgts", d_out, v)
-                more_q, more_k, d_bias = pull(weights * (d_weights + offset[..., None]))
-                d_v += _product("bkgts,bkgth->bksh", weights, d_out)
-                return d_k + more_k, d_v, d_q + more_q, d_bias
 
-            def keep(d_k, d_v, d_q):
-                return d_k, d_v, d_q, jax.tree.map(jnp.zeros_like, bias)
+def _pull(column: _Columns, tiles, rows: _Rows, d_q: jax.Array, rule: Rule):
+    """Gradients through one block of keys: its own (k, v), d_q with its share added, its biases.
 
-            seen = visible(query, key, rule.causal, rule.window)
-            d_k, d_v, d_q, d_bias = jax.lax.cond(seen.any(), update, keep, *carry, d_q)
-            return (d_k, d_v), (d_q, d_bias)
+    With p the weights, ds = p * (d_out v + d_lse - sum(d_out * out)).
+    """
 
-        start = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-        d_kv, (d_q, d_bias) = jax.lax.scan(step, start, (rows, saved_rows, biases, d_q))
-        return d_q, (d_kv, d_bias)
+    def step(carry, block):
+        row, bias, d_q = block
+        seen = visible(row.query, column.key, rule.causal, rule.window)
 
-    start = jnp.zeros(rows[0].shape, jnp.float32)
-    d_q, ((d_k, d_v), d_bias) = jax.lax.scan(column, start, (columns, _tiles(bias, k)))
-    d_q = _from_rows(d_q, T, N).astype(q.dtype)
-    d_k, d_v = (_from_columns(d, a).astype(a.dtype) for d, a in ((d_k, k), (d_v, v)))
-    return d_q, d_k, d_v, None if bias is None else _from_tiles(d_bias, bias), None, None
+        def update(d_k, d_v, d_q):
+            scores, pull = jax.vjp(
+                lambda q, k, bias: _scores(q, k, bias, seen, rule), row.q, column.k, bias
+            )
+            weights = jnp.exp(scores - row.lse[..., None])
+            d_weights = _product("bkgth,bksh->bkgts", row.d_out, column.v)
+            more_q, more_k, d_bias = pull(weights * (d_weights + row.offset[..., None]))
+            more_v = _product("bkgts,bkgth->bksh", weights.astype(row.d_out.dtype), row.d_out)
+            return (d_k + more_k, d_v + more_v), (d_q + more_q, d_bias)
+
+        def keep(d_k, d_v, d_q):
+            return (d_k, d_v), (d_q, jax.tree.map(jnp.zeros_like, bias))
+
+        return jax.lax.cond(seen.any(), update, keep, *carry, d_q)
+
+    start = jnp.zeros(column.k.shape, jnp.float32), jnp.zeros(column.v.shape, jnp.float32)
+    (d_k, d_v), (d_q, d_bias) = jax.lax.scan(step, start, (rows, tiles, d_q))
+    return d_k, d_v, d_q, d_bias
 
 
 partial.defvjp(forward, backward)
+
+
+def _scores(q, k, bias, seen, rule: Rule) -> jax.Array:
+    """float32[B, K, G, t, s], _HIDDEN where nothing is seen."""
+    scores = rule.capped(_product("bkgth,bksh->bkgts", q, k))
+    if bias is not None:
+        scores += bias
+    return jnp.where(seen[:, None, None], scores, _HIDDEN)
+
+
+def _product(equation, a, b):
+    return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)

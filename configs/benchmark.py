@@ -1,0 +1,38 @@
+"""lmlite's speed and memory beside those of other tools, measured side by side in one run.
+
+    python -m experiments.benchmark --workdir=/tmp/benchmark --config.peers_python=peers/bin/python
+
+Without peers_python only lmlite's side is measured.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(
+    task: str = "rotten_tomatoes", model: str = "package:smollm2-135m-instruct"
+) -> ConfigDict:
+    """`icl` scores `items` test items; `lora` trains on `examples` labelled ones, without a
+    development set, at a constant learning rate.
+    """
+    return ConfigDict(
+        dict(
+            model=model,
+            task=common.task(task),
+            cases=("icl", "lora", "compile"),
+            peers_python="",
+            seed=0,
+            icl=dict(shots=16, items=200, peer_batch_size=1),
+            lora=dict(
+                targets=r"layers_\d+/attn/(q|v)",
+                rank=8,
+                alpha=16.0,
+                learning_rate=5e-4,
+                clip_norm=1.0,
+                examples=64,
+                epochs=4,
+                batch_size=8,
+            ),
+        )
+    )

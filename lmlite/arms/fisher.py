@@ -1,0 +1,41 @@
+"""Squared gradients of single training examples: the diagonal of the empirical Fisher information."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from lmlite import tree
+from lmlite.data.pack import Batch, Item, pack, row_length
+from lmlite.icl.score import batch_logprobs
+from lmlite.models.lm import LM, Network
+from lmlite.runtime import Meter, Program
+
+
+def _add_squares(network: Network, total, train, frozen, batch: Batch):
+    def answer(train):
+        logprobs = batch_logprobs(network, 0, tree.merge(frozen, train), batch)
+        return jnp.sum(logprobs * batch.weights)
+
+    return jax.tree.map(lambda t, g: t + jnp.square(g), total, jax.grad(answer)(train))
+
+
+_accumulate = Program(_add_squares, static=1, donate=(1,))
+
+
+def squared_gradients(
+    lm: LM, items: Sequence[Item], meter: Meter, paths: Sequence[str]
+) -> dict[str, jax.Array]:
+    """{path: mean over items of (d log p(answer) / d leaf)^2}, float32 in the leaf's shape.
+
+    One example a pass: the square of a batch's mean gradient is another quantity.
+    """
+    labels = {path: "fisher" if path in paths else tree.FROZEN for path in tree.flatten(lm.params)}
+    train, frozen = tree.split(lm.params, labels)
+    train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
+    total = jax.tree.map(jnp.zeros_like, train)
+    length = row_length(items, lm.config.max_positions)
+    for i in range(len(items)):
+        for batch in pack(items, length, 1, order=[i]):
+            total = _accumulate(meter, lm.network, total, train, frozen, batch)
+    return {path: leaf / len(items) for path, leaf in tree.flatten(total).items()}

@@ -1,0 +1,66 @@
+"""LoRA training against PEFT: same initial weights, batches, learning rates and clipping."""
+
+from lmlite.benchmark.measure import Measure, largest_difference
+from lmlite.benchmark.process import Answer, Bench
+
+_PART_OF_MEMORY = 0.8  # of the peer's, at most
+
+
+def case(bench: Bench) -> list[Measure]:
+    """Seconds and memory in float32 and bfloat16, and how far the float32 losses are apart."""
+    ours: dict[str, Answer] = {}
+    peer: dict[str, Answer | None] = dict.fromkeys(("float32", "bfloat16"))
+    size = _size(bench)
+    if bench.has_peers:
+        adapter = str(bench.scratch / "adapter")
+        job = bench.ours("export_adapter", directory=adapter, **size).values
+        job |= {"model": bench.model, "adapter": adapter}
+    for dtype in peer:
+        ours[dtype] = bench.ours("lora", cache="lora", dtype=dtype, **size)
+        if bench.has_peers:
+            peer[dtype] = bench.peer("peft_lora", dtype=dtype, **job)
+    return [
+        _seconds("float32", ours["float32"], peer["float32"], 2),
+        _seconds("float32, with compilation", ours["float32"], peer["float32"], compiled=True),
+        _seconds("float32, peer bfloat16", ours["float32"], peer["bfloat16"], 1),
+        _seconds("bfloat16", ours["bfloat16"], peer["bfloat16"], 1),
+        *(_memory(f"peak memory, {dtype}", ours[dtype], peer[dtype]) for dtype in peer),
+        Measure("lora", "losses apart by, float32", "nats", _apart(ours, peer), at_most=1e-3),
+    ]
+
+
+def first_step(bench: Bench) -> list[Measure]:
+    """What compiling a training step takes, without and with the programs of an earlier process."""
+    size = dict(examples=bench.config.lora.batch_size, epochs=1)
+    first, second = (
+        bench.ours("lora", cache="first-step", dtype="float32", **size).numbers["compile_seconds"]
+        for _ in range(2)
+    )
+    return [
+        Measure("compile", "first training step", "s", first, at_most=15),
+        Measure("compile", "in a second process", "s", second),
+    ]
+
+
+def _size(bench: Bench) -> dict[str, int]:
+    return dict(examples=bench.config.lora.examples, epochs=bench.config.lora.epochs)
+
+
+def _seconds(what, ours, peer, at_least=None, compiled=False) -> Measure:
+    seconds = ours.numbers["train_seconds"] + compiled * ours.numbers["compile_seconds"]
+    return Measure("lora", what, "s", seconds, peer and peer.numbers["train_seconds"], at_least)
+
+
+def _memory(what, ours, peer) -> Measure:
+    mib, theirs = (a and a.numbers["peak_kib"] / 1024 for a in (ours, peer))
+    return Measure("lora", what, "MiB", mib, theirs, at_least=1 / _PART_OF_MEMORY)
+
+
+def _apart(ours, peer) -> float | None:
+    """The largest difference of the mean loss of an epoch."""
+    if peer["float32"] is None:
+        return None
+    mine, steps = ours["float32"].values["losses"], peer["float32"].values["losses"]
+    each = len(steps) // len(mine)
+    theirs = [sum(steps[i : i + each]) / each for i in range(0, len(steps), each)]
+    return largest_difference(mine, theirs)

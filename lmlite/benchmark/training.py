@@ -1,0 +1,98 @@
+"""The process that trains, and what a peer needs to train the same."""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lmlite.adapt import attach
+from lmlite.adapt.lora import LoRA
+from lmlite.arms.choices import encode_examples, training_items
+from lmlite.benchmark.peft_directory import write_adapter
+from lmlite.compare import labelled
+from lmlite.data.tasks import load_task
+from lmlite.icl.encode import Encoded
+from lmlite.models.lm import LM
+from lmlite.models.load import load
+from lmlite.runtime import Meter, stream
+from lmlite.train import Settings, fit
+
+
+class _Start(NamedTuple):
+    """What training starts from."""
+
+    adapted: LM
+    labels: dict[str, str]
+    encoded: list[Encoded]
+    targets: list[int]
+
+
+def measure(job: dict) -> dict:
+    """Trains on `examples` for `epochs` in `dtype`; the values hold the mean loss of each epoch."""
+    config = ConfigDict(job["config"])
+    start = _start(config, job["examples"], job["dtype"])
+    items = training_items(start.adapted, start.encoded, start.targets)
+    settings = _settings(config, job["epochs"])
+    meter, began = Meter(), time.perf_counter()
+    result = fit(start.adapted, start.labels, items, (), (), settings, config.seed, meter)
+    seconds = time.perf_counter() - began - meter.compile_seconds
+    numbers = {"train_seconds": seconds, "compile_seconds": meter.compile_seconds}
+    return {"numbers": numbers, "values": {"losses": [row["loss"] for row in result.history]}}
+
+
+def export(job: dict) -> dict:
+    """Writes the initial adapter to `directory`; the values are the peer's data, step by step."""
+    config = ConfigDict(job["config"])
+    start = _start(config, job["examples"], "float32")
+    write_adapter(Path(job["directory"]), _method(config), start.adapted.params)
+    pairs = zip(start.encoded, start.targets, strict=True)
+    batches = _batches(config, job["examples"], job["epochs"])
+    values = {
+        "examples": [{"context": e.context, "answer": e.choices[t]} for e, t in pairs],
+        "batches": batches,
+        "learning_rates": [config.lora.learning_rate] * len(batches),
+        "clip_norm": config.lora.clip_norm,
+    }
+    return {"numbers": {}, "values": values}
+
+
+def _start(config: ConfigDict, examples: int, dtype: str) -> _Start:
+    task = load_task(config.task)
+    lm = load(config.model, dtype)
+    train = labelled(task, examples, 0.0, config.seed).train
+    key = stream(config.seed, "init")
+    adapted, labels = attach(_method(config), lm, key)
+    return _Start(adapted, labels, encode_examples(lm, task, train), [e.target for e in train])
+
+
+def _method(config: ConfigDict) -> LoRA:
+    c = config.lora
+    return LoRA(targets=c.targets, rank=c.rank, alpha=c.alpha)
+
+
+def _settings(config: ConfigDict, epochs: int) -> Settings:
+    c = config.lora
+    optim = dict(
+        learning_rate=c.learning_rate,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup=0.0,
+        clip_norm=c.clip_norm,
+        accumulate=1,
+        groups=(),
+    )
+    return Settings(epochs=epochs, batch_size=c.batch_size, patience=0, optim=optim)
+
+
+def _batches(config: ConfigDict, examples: int, epochs: int) -> list[list[int]]:
+    """Indices of examples, a list a step, as `lmlite.train` draws them.
+
+    Drawn otherwise, they would show as losses apart.
+    """
+    size, batches = config.lora.batch_size, []
+    for epoch in range(epochs):
+        order = np.random.default_rng([config.seed, epoch]).permutation(examples).tolist()
+        batches += [order[i : i + size] for i in range(0, examples, size)]
+    return batches

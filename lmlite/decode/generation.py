@@ -1,0 +1,124 @@
+"""`generate`: the loop on the host, from prompts to texts."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmlite import runtime
+from lmlite.decode import loop
+from lmlite.decode.beams import Beams
+from lmlite.decode.prompts import batches, check_length, encode, pad
+from lmlite.decode.sampling import Sampler, rule
+from lmlite.decode.transcript import Transcript
+from lmlite.errors import UserError
+from lmlite.models.lm import LM
+
+_CHUNK = 8  # tokens between two looks at the texts: few enough to stream, many enough to be free
+_SLOTS = 64  # caches are a multiple of this, so that similar prompts share a compiled program
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What follows one prompt.
+
+    prompt_ids: the prompt as the model saw it. ids: without the token that ends a text, with the
+    one that completes a stop text. text: cut before a stop text; '' without a tokenizer.
+    """
+
+    prompt_ids: list[int]
+    ids: list[int]
+    text: str
+
+
+def generate(
+    lm: LM,
+    prompts: str | Sequence[str] | Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    early_stopping: bool = False,
+    stop: str | Sequence[str] = (),
+    seed: int = 0,
+    chat: bool = False,
+    stream: Callable[[int, str], None] | None = None,
+    batch_size: int = 16,
+) -> list[Generation]:
+    """The continuation of every prompt (texts, or token ids), in their order.
+
+    Greedy unless `temperature` > 0; then tokens are drawn from the `top_k` most likely (0: all),
+    the smallest set with probability `top_p`, those at least `min_p` times as likely as the first.
+    `repetition_penalty` > 1 disfavours tokens of the prompt and the text. With `beams` > 1, beam
+    search: scores are log-probabilities over length**length_penalty; `early_stopping` ends it when
+    as many texts have ended. A text ends at the model's end-of-text ids, before the first of the
+    `stop` texts, or after `max_new_tokens`. `chat` wraps each prompt as a user's message. `stream`
+    is called with (index of the prompt, piece of text) as soon as text is final.
+
+    Draws depend on `seed`, the prompt's index and the step, not on the batch.
+    Raises UserError for settings out of range or at odds, an empty prompt, or one too long.
+    """
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    _check(max_new_tokens, temperature, beams, stop, batch_size)
+    settings = rule(temperature, top_k, top_p, min_p, repetition_penalty)
+    encoded = encode(lm, prompts, chat)
+    check_length(encoded, max_new_tokens, lm.config.max_positions)
+    eos = lm.config.eos_ids
+    tokenizer = lm.text if stop or stream else lm.tokenizer
+
+    def transcript(i):
+        emit = stream and (lambda piece: stream(i, piece))
+        return Transcript(tokenizer, encoded[i], eos, stop, emit)
+
+    def search(indices):
+        ends = jnp.asarray(eos, jnp.int32)
+        if beams > 1:
+            return Beams(
+                settings, ends, jnp.int32(max_new_tokens), jnp.float32(length_penalty),
+                beams, early_stopping,
+            )  # fmt: skip
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        return Sampler(settings, fold(runtime.stream(seed, "generate"), np.asarray(indices)), ends)
+
+    texts = [transcript(i) for i in range(len(encoded))]
+    for indices in batches(encoded, batch_size):
+        rows = [encoded[i] for i in indices]
+        _run(lm, rows, search(indices), [texts[i] for i in indices], max_new_tokens)
+    return [Generation(p, t.ids, t.text) for p, t in zip(encoded, texts, strict=True)]
+
+
+def _run(lm: LM, prompts, search, texts: list[Transcript], limit: int) -> None:
+    """Generates one batch into its transcripts."""
+    ids, length = pad(prompts)
+    slots = -(-(ids.shape[1] + limit) // _SLOTS) * _SLOTS
+    run = loop.begin(lm.network, slots, lm.params, search, ids, length)
+    for step in range(1, limit + _CHUNK, _CHUNK):
+        step = min(step, limit)
+        if step > 1:
+            run = loop.advance(lm.network, lm.params, search, run, jnp.int32(step))
+        for text, row in zip(texts, search.settled(run.search, step), strict=True):
+            text.update(row)
+        stopped = search.stop(run.search, np.array([text.done for text in texts]))
+        run = run._replace(search=stopped)
+        if not search.open(stopped):
+            break
+    for text in texts:
+        text.close()
+
+
+def _check(max_new_tokens, temperature, beams, stop, batch_size) -> None:
+    sizes = {"max_new_tokens": max_new_tokens, "beams": beams, "batch_size": batch_size}
+    for name, value in sizes.items():
+        if value < 1:
+            raise UserError(f"{name}={value} must be at least 1")
+    if beams > 1 and temperature:
+        raise UserError(f"beams={beams} search is not random; drop temperature={temperature}")
+    if "" in stop:
+        raise UserError("stop holds an empty text, which would end every text; remove it")

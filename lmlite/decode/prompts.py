@@ -1,0 +1,65 @@
+"""Prompts as padded id arrays, in shapes that similar prompts share."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmlite.errors import UserError
+from lmlite.models.lm import LM
+
+
+def encode(lm: LM, prompts: str | Sequence[str | Sequence[int]], chat: bool) -> list[list[int]]:
+    """Token ids of each prompt: a text, or ids already. chat: wraps a text as a user's message.
+
+    Raises UserError for no prompts, an empty one, ids as a chat message or outside the vocabulary.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not prompts:
+        raise UserError("prompts is empty; give at least one")
+    encoded = [_encode(lm, prompt, chat) for prompt in prompts]
+    for i, ids in enumerate(encoded):
+        if not ids:
+            raise UserError(f"prompts[{i}] is empty; give it at least one token")
+        if min(ids) < 0 or max(ids) >= lm.config.vocab_size:
+            raise UserError(
+                f"prompts[{i}] has ids {min(ids)}..{max(ids)}; "
+                f"they must lie in 0..{lm.config.vocab_size - 1} (the vocabulary)"
+            )
+    return encoded
+
+
+def _encode(lm: LM, prompt: str | Sequence[int], chat: bool) -> list[int]:
+    if not isinstance(prompt, str):
+        if chat:
+            raise UserError("chat=True needs prompts as text; these are token ids")
+        return [int(i) for i in prompt]
+    if chat:
+        message = {"role": "user", "content": prompt}
+        return lm.text.encode(lm.text.chat([message]), special=False)
+    return lm.text.encode(prompt)
+
+
+def check_length(prompts: list[list[int]], max_new_tokens: int, context: int) -> None:
+    """Raises UserError where a prompt and what shall follow it are longer than the context."""
+    for i, ids in enumerate(prompts):
+        if len(ids) + max_new_tokens > context:
+            raise UserError(
+                f"prompts[{i}] has {len(ids)} tokens; with max_new_tokens={max_new_tokens} that "
+                f"exceeds the model's context of {context}; shorten one of them"
+            )
+
+
+def batches(prompts: list[list[int]], size: int) -> list[list[int]]:
+    """Indices of the prompts in batches of at most `size`, prompts of similar length together."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def pad(prompts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """ids int32[B, T], padded on the right, and lengths int32[B]; T is a power of two from 32."""
+    lengths = np.array([len(ids) for ids in prompts], np.int32)
+    width = max(32, 1 << int(lengths.max() - 1).bit_length())
+    ids = np.zeros((len(prompts), width), np.int32)
+    for row, prompt in zip(ids, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return ids, lengths

@@ -1,0 +1,194 @@
+"""Training: only labelled leaves move, a resumed run is the uninterrupted one, NaN stops it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_lm import tiny_lm
+
+from lmlite import train, tree
+from lmlite.adapt import METHODS, attach
+from lmlite.data.pack import choice_item, pack
+from lmlite.errors import UserError
+from lmlite.optim import Optimizer
+from lmlite.runtime import Meter, Program, stream
+from lmlite.states import first_trained_layer
+
+OPTIM = dict(
+    learning_rate=1e-2, weight_decay=0.0, schedule="linear", warmup=0.1, clip_norm=1.0,
+    accumulate=1, groups=(),
+)  # fmt: skip
+CHOSEN = ("full", "last_layers", "norms", "lora")
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny_lm(scale=3.0)
+
+
+def items(n, seed=0, choices=1):
+    draw = np.random.default_rng(seed)
+    out = []
+    for _ in range(n):
+        query = draw.integers(0, 256, draw.integers(3, 30))
+        out.append(choice_item(list(query), [[int(query[-1]) // 2], [3]][:choices]))
+    return out
+
+
+def settings(epochs=3, patience=0, **optim):
+    return train.Settings(epochs, 4, patience, {**OPTIM, **optim})
+
+
+def run(lm, method="lora", directory=None, meter=None, log=lambda s, v: None, **kwargs):
+    adapted, labels = attach(METHODS[method](), lm, stream(0, "init"))
+    result = train.fit(
+        adapted, labels, items(10), items(4, 1, 2), [0] * 4, settings(**kwargs), 0,
+        meter or Meter(), directory, log,
+    )  # fmt: skip
+    return adapted, labels, result
+
+
+@pytest.mark.parametrize("method", CHOSEN)
+def test_only_labelled_leaves_move(lm, method):
+    adapted, labels, result = run(lm, method, epochs=1)
+    before, after = tree.flatten(adapted.params), tree.flatten(result.params)
+    assert before.keys() == after.keys()
+    for path, label in labels.items():
+        same = np.array_equal(before[path], after[path])
+        assert same == (label == tree.FROZEN), path
+
+
+@pytest.mark.parametrize("method", CHOSEN)
+def test_loss_falls_and_history_is_told(lm, method):
+    seen = []
+    *_, result = run(lm, method, epochs=4, log=lambda step, values: seen.append((step, values)))
+    losses = [row["loss"] for row in result.history]
+    assert losses[-1] < losses[0]
+    assert [step for step, _ in seen] == [3, 6, 9, 12] and result.steps == 12
+    assert [values["loss"] for _, values in seen] == losses
+
+
+@pytest.mark.parametrize("method", ["lora", "last_layers"])
+def test_interrupted_and_resumed_is_bit_equal(lm, method, tmp_path):
+    *_, whole = run(lm, method, tmp_path / "a", epochs=4)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, values):
+        if step == 6:  # after the second epoch, before its checkpoint
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(lm, method, tmp_path / "b", epochs=4, log=kill)
+    *_, resumed = run(lm, method, tmp_path / "b", epochs=4)
+    assert [r["loss"] for r in whole.history] == [r["loss"] for r in resumed.history]
+    for path, leaf in tree.flatten(whole.params).items():
+        np.testing.assert_array_equal(leaf, tree.flatten(resumed.params)[path])
+
+
+def test_checkpoint_of_other_settings_is_refused(lm, tmp_path):
+    run(lm, "lora", tmp_path, epochs=1)
+    with pytest.raises(UserError, match="does not fit this run.*another workdir"):
+        run(lm, "norms", tmp_path, epochs=1)
+
+
+def test_nan_stops_with_the_step_and_keeps_the_checkpoint(lm, tmp_path, monkeypatch):
+    broken = dataclasses.replace(lm, params=jax.tree.map(lambda x: x * jnp.nan, lm.params))
+    with pytest.raises(UserError, match=r"loss is nan.*at step 0; lower learning_rate=0.01"):
+        run(broken, "norms", epochs=2)
+    good, calls = train._train_step, []
+
+    def fifth_diverges(*args):
+        calls.append(1)
+        moved, opt, values = good(*args)
+        return moved, opt, {**values, "loss": jnp.nan} if len(calls) == 5 else values
+
+    monkeypatch.setattr(train, "_train_step", fifth_diverges)
+    with pytest.raises(UserError, match=r"loss is nan.*at step 4"):
+        run(lm, "norms", tmp_path, epochs=3)
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]  # the first epoch's
+
+
+def test_early_stopping_keeps_the_best_epoch(lm):
+    *_, free = run(lm, "full", epochs=8, learning_rate=0.05)
+    dev = [row["dev_loss"] for row in free.history]
+    best = int(np.argmin(dev))
+    *_, stopped = run(lm, "full", epochs=8, learning_rate=0.05, patience=1)
+    first_worse = next((i for i in range(1, 8) if dev[i] >= min(dev[:i])), 7)
+    assert len(stopped.history) == first_worse + 1
+    assert best < 7 or len(free.history) == 8
+
+
+def test_frozen_states_change_nothing(lm, monkeypatch):
+    assert first_trained_layer({"layers_3/a": "x", "layers_1/b": tree.FROZEN}, 4) == 3
+    assert first_trained_layer({"norm/scale": "x"}, 4) == 4
+    assert first_trained_layer({"embed/embedding": "x", "layers_3/a": "x"}, 4) == 0
+    *_, cached = run(lm, "last_layers")
+    monkeypatch.setattr(train, "frozen_states", lambda *args: None)
+    *_, recomputed = run(lm, "last_layers")
+    for path, leaf in tree.flatten(cached.params).items():
+        np.testing.assert_allclose(leaf, tree.flatten(recomputed.params)[path], atol=1e-5)
+
+
+def step_flops(lm, method, metrics):
+    """FLOPs of a compiled step, with and without the norm of the gradients among its results."""
+    adapted, labels = attach(METHODS[method](), lm, stream(0, "init"))
+    moving, frozen = tree.split(adapted.params, labels)
+    pairs = tuple((path, labels[path]) for path in tree.flatten(moving))
+    optimizer = Optimizer(steps=4, labels=pairs, learning_rate=1e-3, clip_norm=0.0)
+    (batch,) = pack(items(4), 128, 1)
+
+    def step(network, optimizer, start, *args):
+        moved, state, values = train._step(network, optimizer, start, *args)
+        return moved, state, values if metrics else values["loss"]
+
+    opt = optimizer.build().init(moving)
+    key = stream(0, "dropout")
+    args = adapted.network, optimizer, 0, moving, opt, frozen, batch, None, key
+    return Program(step, static=3).compile(Meter(), *args)[1], opt, moving
+
+
+@pytest.mark.parametrize("method", CHOSEN)
+def test_logging_the_gradient_norm_costs_nothing(lm, method):
+    with_norm, opt, moving = step_flops(lm, method, True)
+    without, *_ = step_flops(lm, method, False)
+    assert with_norm <= 1.02 * without
+    moments = [x for x in jax.tree.leaves(opt) if x.ndim]
+    assert len(moments) == 2 * len(jax.tree.leaves(moving))
+
+
+def test_last_layers_cost_a_part_of_full(lm):
+    flops = {method: step_flops(lm, method, True)[0] for method in ("full", "last_layers")}
+    assert flops["last_layers"] < 0.75 * flops["full"]
+
+
+def test_optimizer_groups_and_errors():
+    labels = (("a", "x"), ("b", "y"))
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    groups = (("y", ("learning_rate", 0.0)),)
+    common = dict(steps=4, labels=labels, learning_rate=0.1, warmup=0.0)
+    tx = Optimizer(groups=groups, **common).build()
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert np.all(updates["b"] == 0) and np.all(updates["a"] < 0)
+    with pytest.raises(UserError, match="optim.groups names 'z'"):
+        Optimizer(groups=(("z", ("learning_rate", 0.0)),), **common).build()
+    with pytest.raises(UserError, match="optim.schedule='zigzag'"):
+        Optimizer(schedule="zigzag", **common).build()
+
+
+def test_accumulation_equals_one_large_batch():
+    labels = (("a", "x"),)
+    common = dict(steps=4, labels=labels, learning_rate=0.1, warmup=0.0, schedule="constant")
+    params = {"a": jnp.ones(2)}
+    grads = [{"a": jnp.array([1.0, 3.0])}, {"a": jnp.array([3.0, -1.0])}]
+    one = Optimizer(**common).build()
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *grads)
+    expected, _ = one.update(mean, one.init(params), params)
+    two = Optimizer(accumulate=2, **common).build()
+    state = two.init(params)
+    for grad in grads:
+        updates, state = two.update(grad, state, params)
+    np.testing.assert_allclose(updates["a"], expected["a"], rtol=1e-6)
