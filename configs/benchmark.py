@@ -13,7 +13,7 @@ from configs import common
 def get_config(
     task: str = "rotten_tomatoes", model: str = "package:smollm2-135m-instruct"
 ) -> ConfigDict:
-    """`icl` scores `items` test items; `lora` trains on `examples` labelled ones, without a
+    """`icl` scores `test_items` test items; `lora` trains on `examples` labelled ones, without a
     development set, at a constant learning rate.
     """
     return ConfigDict(
@@ -23,7 +23,7 @@ def get_config(
             cases=("icl", "lora", "compile"),
             peers_python="",
             seed=0,
-            icl=dict(shots=16, items=200, peer_batch_size=1),
+            icl=dict(shots=16, test_items=200, peer_batch_size=1),
             lora=dict(
                 targets=r"layers_\d+/attn/(q|v)",
                 rank=8,

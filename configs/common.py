@@ -107,7 +107,7 @@ def lora_plus(targets: str, ratio: float = 16.0) -> ConfigDict:
 
 
 def layerwise(learning_rate: float, decay: float, layers: int) -> ConfigDict:
-    """Full tuning, each block `decay` times as fast as the one above it; for a model of `layers`."""
+    """Full tuning, each block `decay` times as fast as the one above; for `layers` blocks."""
     names = ["bottom", *(f"layer_{i}" for i in range(layers)), "top"]
     rates = [learning_rate * decay**i for i in reversed(range(len(names)))]
     arm = tuned("layerwise", learning_rate)
@@ -149,7 +149,12 @@ def methods() -> dict[str, ConfigDict]:
         "houlsby": tuned("adapter", 1e-3, targets=after_both, width=32, activation="gelu"),
         "pfeiffer": tuned("adapter", 1e-3, targets=after_mlp, width=64, activation="relu"),
         "parallel-adapter": tuned(
-            "parallel_adapter", 1e-3, targets=r"layers_\d+/mlp", width=64, activation="relu", scale=4.0
+            "parallel_adapter",
+            1e-3,
+            targets=r"layers_\d+/mlp",
+            width=64,
+            activation="relu",
+            scale=4.0,
         ),
         "prompt": prompt("prompt_tuning", 1e-2, start="vocabulary", text=""),
         "prefix": prompt("prefix_tuning", 1e-2, start="vocabulary", text=""),

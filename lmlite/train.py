@@ -5,7 +5,7 @@ R rows, T tokens a row, U read positions, M targets a read, D width.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import optax
 
 from lmlite import tree
 from lmlite.checkpoint import Checkpoints
-from lmlite.data.pack import Batch, Item, first_fit, pack, row_length
+from lmlite.data.epochs import Epochs
+from lmlite.data.pack import Batch, Item
 from lmlite.errors import UserError
-from lmlite.icl.score import BATCH_TOKENS, batch_logprobs, score
+from lmlite.icl.score import batch_logprobs, score
 from lmlite.models.lm import LM, Network
 from lmlite.optim import Optimizer
 from lmlite.runtime import Meter, Program, stream
@@ -120,18 +121,17 @@ class _Run:
             raise UserError("there are no training examples; raise the number of labelled examples")
         self.items = [*items, *dev]
         self.examples = len(items)
-        self.length = row_length(self.items, lm.config.max_positions)
-        self.rows = max(1, BATCH_TOKENS // self.length)
         self.cut = first_trained_layer(labels, lm.config.layers)
-        self.states = frozen_states(lm, self.items, self.cut, self.rows, meter)
+        self.states = frozen_states(lm, self.items, self.cut, meter)
         self.start_layer = 0 if self.states is None else self.cut
-        self.steps_per_epoch = math.ceil(self.examples / settings.batch_size)
+        size, context = settings.batch_size, lm.config.max_positions
+        self.epochs = Epochs(items, size, settings.epochs, seed, context)
+        self.steps_per_epoch = self.epochs.steps
         self.optimizer = Optimizer(
             steps=max(1, settings.epochs * self.steps_per_epoch // settings.optim["accumulate"]),
             labels=tuple((path, labels[path]) for path in tree.flatten(self.train)),
             **settings.optim,
         )
-        self.sizes = self._batch_sizes()
 
     def start(self) -> dict:
         """State before the first epoch."""
@@ -156,7 +156,7 @@ class _Run:
         # The step may reuse its arguments' buffers, and `best` may be the same arrays.
         train = jax.tree.map(jnp.copy, state["train"])
         opt, metrics = jax.tree.map(jnp.copy, state["opt"]), []
-        for i, batch in enumerate(self._batches(epoch)):
+        for i, batch in enumerate(self.epochs.batches(epoch)):
             step = epoch * self.steps_per_epoch + i
             train, opt, values = _train_step(
                 self.meter, self.lm.network, self.optimizer, self.start_layer, train, opt,
@@ -190,29 +190,6 @@ class _Run:
         history = [{"epoch": i + 1, **dict(zip(names, row, strict=True))} for i, row in enumerate(rows)]
         params = tree.merge(self.frozen, state["best"])
         return Trained(params, int(state["epoch"]) * self.steps_per_epoch, history)
-
-    def _order(self, epoch: int) -> list[np.ndarray]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.examples)
-        size = self.settings.batch_size
-        return [order[i : i + size] for i in range(0, self.examples, size)]
-
-    def _rows_of(self, chosen) -> int:
-        return len(first_fit([len(self.items[i].ids) for i in chosen], self.length))
-
-    def _batch_sizes(self) -> list[int]:
-        """The numbers of rows that steps are compiled for.
-
-        Each costs a compilation and saves padding, so a longer run is allowed more of them.
-        """
-        epochs = range(self.settings.epochs)
-        needed = sorted(self._rows_of(chosen) for e in epochs for chosen in self._order(e))
-        levels = min(4, 1 + len(needed) // 64)
-        return sorted({needed[(i + 1) * len(needed) // levels - 1] for i in range(levels)})
-
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        for chosen in self._order(epoch):
-            rows = next(size for size in self.sizes if size >= self._rows_of(chosen))
-            yield from pack(self.items, self.length, rows, order=chosen)
 
     def _known(self, batch: Batch):
         return None if self.states is None else self.states[batch.origin]

@@ -30,6 +30,7 @@ LAYERS = (
     "evaluate",
     "report",
     "compare",
+    "benchmark",
     "export",
     "__init__",
     "entry",

@@ -1,9 +1,7 @@
-"""Tuning methods: exact where they start, only labelled leaves move, folded = not, and PEFT's logits.
-
-I inputs, O outputs, R rank.
-"""
+"""Tuning methods: exact at the start, only labelled leaves move, folded = not, PEFT's logits."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -19,7 +17,7 @@ from lmlite.data.pack import choice_item, class_item
 from lmlite.errors import UserError
 from lmlite.icl.score import prefill, score
 from lmlite.models.config import DecoderConfig
-from lmlite.models.decoder import Decoder
+from lmlite.models.decoder import Decoder, empty_cache
 from lmlite.models.lm import LM
 from lmlite.models.tokens import Tokens
 from lmlite.optim import Optimizer
@@ -27,9 +25,10 @@ from lmlite.runtime import Meter
 from lmlite.train import Settings, fit
 
 LLAMA = DecoderConfig(
-    vocab_size=40, width=16, layers=2, heads=4, kv_heads=2, head_size=4, hidden=24, max_positions=64,
-    norm_eps=1e-6, qkv_bias=True, out_bias=True,
+    vocab_size=40, width=16, layers=2, heads=4, kv_heads=2, head_size=4, hidden=24,
+    max_positions=64, norm_eps=1e-6, qkv_bias=True, out_bias=True,
 )  # fmt: skip
+ONE = dataclasses.replace(LLAMA, layers=1)
 GPT2 = dataclasses.replace(
     LLAMA, kv_heads=4, norm="layer", gated=False, activation="gelu_tanh", position="learned",
     mlp_bias=True,
@@ -50,6 +49,24 @@ HYPER = {
     "p_tuning": dict(length=3, hidden=6, encoder="lstm"),
     "sparse_mask": dict(fraction=0.1),
     "fish_mask": dict(fraction=0.1),
+}
+# The names of the leaves that train, where the method adds them.
+LORA = {"lora_a", "lora_b"}
+ADDED = {
+    "linear_probe": {"kernel", "bias"},
+    "lora": LORA,
+    "dora": {*LORA, "magnitude"},
+    "pissa": LORA,
+    "vera": {"vera_d", "vera_b"},
+    "ia3": {"ia3_in", "ia3_out"},
+    "adapter": {f"adapter_{part}" for part in ("down", "down_bias", "up", "up_bias")},
+    "parallel_adapter": {f"adapter_{part}" for part in ("down", "down_bias", "up", "up_bias")},
+    "prompt_tuning": {"prompt"},
+    "prefix_tuning": {"prefix_key", "prefix_value"},
+    "encoded_prefix": {"embedding", "kernel_0", "bias_0", "kernel_1", "bias_1"},
+    "p_tuning": {"embedding", "kernel", "bias"},
+    "sparse_mask": {"mask_values"},
+    "fish_mask": {"mask_values"},
 }
 STARTS_ELSEWHERE = {"linear_probe", "prompt_tuning", "prefix_tuning", "encoded_prefix", "p_tuning"}
 IDS = np.random.default_rng(1).integers(0, 40, (2, 9))
@@ -91,9 +108,8 @@ def attached(name: str, lm: LM, **hyper):
     )  # fmt: skip
 
 
-def trained(name: str, lm: LM):
-    """(adapted model, labels, parameters after one step over all examples)."""
-    adapted, labels = attached(name, lm)
+def one_step(adapted: LM, labels):
+    """The result of one step over all examples."""
     rng = np.random.default_rng(2)
     queries = [rng.integers(0, 40, n) for n in (5, 9, 12)]
     if adapted.head:
@@ -102,7 +118,7 @@ def trained(name: str, lm: LM):
         items = [choice_item(q, [[7, 8]]) for q in queries]
     result = fit(adapted, labels, items, [], [], Settings(1, 8, 0, OPTIM), 0, Meter())
     assert result.steps == 1
-    return adapted, labels, result.params
+    return result
 
 
 def perturbed(params, labels):
@@ -115,8 +131,9 @@ def perturbed(params, labels):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_one_step_moves_every_labelled_leaf_and_no_other(name):
-    adapted, labels, after = trained(name, model())
-    before, after = tree.flatten(adapted.params), tree.flatten(after)
+    adapted, labels = attached(name, model(ONE))
+    before = tree.flatten(adapted.params)
+    after = tree.flatten(one_step(adapted, labels).params)
     # Whatever multiplies a zero has no gradient before the zero has moved.
     waits = {"lora_a", "vera_d", "adapter_down", "adapter_down_bias"}
     if name == "pissa":
@@ -130,10 +147,25 @@ def test_one_step_moves_every_labelled_leaf_and_no_other(name):
         assert np.isfinite(after[path]).all(), path
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_what_trains(name):
+    lm = model(ONE)
+    _, labels = attached(name, lm)
+    base = set(tree.flatten(lm.params))
+    train = {path for path, label in labels.items() if label != tree.FROZEN}
+    own = {
+        "full": base, "last_layers": base - {"embed/embedding", "norm/scale"}, "layerwise": base,
+        "layers": base - {"embed/embedding", "norm/scale"}, "l2_sp": base,
+        "norms": {path for path in base if path.endswith("scale")},
+        "bias": {path for path in base if path.endswith("bias")},
+    }.get(name, set())  # fmt: skip
+    assert train & base == own
+    assert {path.split("/")[-1] for path in train - base} == ADDED.get(name, set())
+
+
 @pytest.mark.parametrize("name", sorted(set(METHODS) - STARTS_ELSEWHERE))
-@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
-def test_starts_at_the_base(name, config):
-    lm = model(config)
+def test_starts_at_the_base(name):
+    lm = model(ONE)
     adapted, _ = attached(name, lm)
     if name in ("pissa", "dora"):  # equal in exact arithmetic
         np.testing.assert_allclose(adapted.logits(IDS), lm.logits(IDS), atol=2e-5)
@@ -142,9 +174,8 @@ def test_starts_at_the_base(name, config):
 
 
 @pytest.mark.parametrize("name", sorted(n for n, m in METHODS.items() if m.foldable))
-@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
-def test_folded_equals_adapted(name, config):
-    lm = model(config)
+def test_folded_equals_adapted(name):
+    lm = model(dataclasses.replace(GPT2, layers=1))  # every linear layer has a bias
     adapted, labels = attached(name, lm)
     params = perturbed(adapted.params, labels)
     folded = method(name).merge(params)
@@ -153,7 +184,8 @@ def test_folded_equals_adapted(name, config):
     }
     expected = dataclasses.replace(adapted, params=params).logits(IDS)
     assert np.abs(expected - lm.logits(IDS)).max() > 0.1
-    np.testing.assert_allclose(dataclasses.replace(lm, params=folded).logits(IDS), expected, atol=1e-4)
+    found = dataclasses.replace(lm, params=folded).logits(IDS)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -167,13 +199,20 @@ def test_optimizer_holds_state_for_trainable_leaves_alone(name):
     assert sorted(moments) == sorted(2 * [s for s in shapes if s])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", ["dora", "vera", "ia3", "adapter", "prompt_tuning", "prefix_tuning", "sparse_mask"]
+)
 def test_bfloat16_model_stays_close_to_float32(name):
-    lm, low = model(), model(dtype="bfloat16")
-    exact = attached(name, lm)[0]
-    rounded = attached(name, low)[0]
-    error = np.abs(rounded.logits(IDS) - exact.logits(IDS)).mean()
-    assert error < 0.1 * np.std(exact.logits(IDS))
+    lm, low = model(ONE), model(ONE, dtype="bfloat16")
+    exact, labels = attached(name, lm)
+    rounded, _ = attached(name, low)
+    base, moved = tree.flatten(lm.params), tree.flatten(perturbed(exact.params, labels))
+    added = tree.unflatten({path: leaf for path, leaf in moved.items() if path not in base})
+    logits, near = (
+        dataclasses.replace(m, params=tree.merge(m.params, added)).logits(IDS)
+        for m in (exact, rounded)
+    )
+    assert np.abs(near - logits).mean() < 0.01 * np.std(logits)
 
 
 REFERENCES = np.load(Path(__file__).parent / "references" / "methods.npz")
@@ -273,12 +312,16 @@ def test_dora_norm_has_no_gradient():
 def test_pissa_takes_the_largest_singular_triples():
     lm = model()
     adapted, _ = attached("pissa", lm, targets="layers_0/attn/q", rank=3)
-    own, kernel = adapted.params["layers_0"]["attn"]["q"], lm.params["layers_0"]["attn"]["q"]["kernel"]
-    all_values = np.linalg.svd(kernel, compute_uv=False)
-    rest = np.linalg.svd(own["kernel"], compute_uv=False)
-    np.testing.assert_allclose(rest[: len(rest) - 3], all_values[3:], atol=1e-4)
+    own, base = (m.params["layers_0"]["attn"]["q"] for m in (adapted, lm))
+
+    def singular(kernel):
+        return np.linalg.svd(kernel, compute_uv=False)
+
     product = (16.0 / 3) * own["lora_a"] @ own["lora_b"]
-    np.testing.assert_allclose(np.linalg.svd(product, compute_uv=False)[:3], all_values[:3], atol=1e-4)
+    np.testing.assert_allclose(singular(product)[:3], singular(base["kernel"])[:3], atol=1e-4)
+    np.testing.assert_allclose(
+        singular(own["kernel"])[:-3], singular(base["kernel"])[3:], atol=1e-4
+    )
     a = np.linalg.norm(own["lora_a"], axis=0)
     np.testing.assert_allclose(a, np.linalg.norm(own["lora_b"], axis=1), rtol=1e-4)
 
@@ -307,12 +350,13 @@ def test_masks_keep_the_best_weights_of_all_layers_together():
     lm = model()
     targets = r"layers_\d+/mlp/\w+"
     flat = {p: np.abs(x).ravel() for p, x in tree.flatten(lm.params).items() if "mlp/" in p}
-    bound = np.quantile(np.concatenate(list(flat.values())), 0.9)
+    total = sum(x.size for x in flat.values())
+    bound = np.sort(np.concatenate(list(flat.values())))[-round(0.1 * total)]
     chosen = kept(attached("sparse_mask", lm, targets=targets, fraction=0.1)[0].params)
     for path, index in chosen.items():
-        np.testing.assert_array_equal(index, np.flatnonzero(flat[f"{path}/kernel"] > bound))
-    random = kept(attached("sparse_mask", lm, targets=targets, fraction=0.1, choose="random")[0].params)
-    total = sum(x.size for x in flat.values())
+        np.testing.assert_array_equal(index, np.flatnonzero(flat[f"{path}/kernel"] >= bound))
+    adapted, _ = attached("sparse_mask", lm, targets=targets, fraction=0.1, choose="random")
+    random = kept(adapted.params)
     for found in (chosen, random):
         assert sum(index.size for index in found.values()) == round(0.1 * total)
     means = [np.mean(flat[f"{path}/kernel"][index]) for path, index in random.items()]
@@ -322,20 +366,24 @@ def test_masks_keep_the_best_weights_of_all_layers_together():
 def test_fish_mask_keeps_the_largest_mean_squared_gradients():
     """Against one gradient an example of the plain, unpacked model."""
     lm = model()
-    queries, answers = [[3, 1, 4], [1, 5, 9, 2], [6, 5]], [[7], [8, 2], [8]]
+    queries, answers = [[3, 1, 4], [6, 5]], [[7], [8, 2]]
     items = [choice_item(q, [a]) for q, a in zip(queries, answers, strict=True)]
     path = "layers_1/mlp/up"
 
     def answer_logprob(kernel, query, answer):
         params = tree.merge(lm.params, {"layers_1": {"mlp": {"up": {"kernel": kernel}}}})
-        logits = dataclasses.replace(lm, params=params).logits([query + answer])[0]
+        ids = jnp.asarray([query + answer])
+        tokens = Tokens.from_mask(jnp.ones(ids.shape, bool))
+        logits = lm.network.apply(params, "__call__", ids, tokens)[0]
         logp = jax.nn.log_softmax(logits[len(query) - 1 : -1])
         return sum(logp[i, token] for i, token in enumerate(answer))
 
-    grad = jax.grad(answer_logprob)
     kernel = lm.params["layers_1"]["mlp"]["up"]["kernel"]
-    pairs = zip(queries, answers, strict=True)
-    fisher = np.mean([np.square(grad(kernel, q, a)) for q, a in pairs], axis=0)
+    grads = [
+        jax.jit(jax.grad(lambda k, q=q, a=a: answer_logprob(k, q, a)))(kernel)
+        for q, a in zip(queries, answers, strict=True)
+    ]
+    fisher = np.mean(np.square(grads), axis=0)
     found = squared_gradients(lm, items, Meter(), [f"{path}/kernel"])[f"{path}/kernel"]
     np.testing.assert_allclose(found, fisher, rtol=1e-3, atol=1e-5 * fisher.max())
     adapted, _ = attach(
@@ -348,27 +396,18 @@ def test_fish_mask_keeps_the_largest_mean_squared_gradients():
         attach(METHODS["fish_mask"](), lm, jax.random.key(0))
 
 
-def test_l2_sp_pulls_toward_the_start():
-    lm = model()
-    adapted, labels = attached("l2_sp", lm, strength=0.5)
-    params = perturbed(adapted.params, labels)
-    away = sum(
-        np.sum(np.square(np.asarray(params_leaf) - np.asarray(leaf)))
-        for params_leaf, leaf in zip(
-            jax.tree.leaves({k: v for k, v in params.items() if k != "start"}),
-            jax.tree.leaves(lm.params), strict=True,
-        )
-    )  # fmt: skip
-    np.testing.assert_allclose(adapted.penalty(params), 0.25 * away, rtol=1e-5)
-
-    def distance(strength):
-        items = [choice_item(list(row), [[7, 8]]) for row in IDS]
-        adapted, labels = attached("l2_sp", lm, strength=strength)
-        settings = Settings(8, 8, 0, {**OPTIM, "clip_norm": 0.0})
-        after = fit(adapted, labels, items, [], [], settings, 0, Meter()).params
-        return float(adapted.penalty(after)) / strength
-
-    assert distance(100.0) < 0.5 * distance(1e-9)
+def test_l2_sp_adds_the_squared_distance_to_the_loss():
+    lm = model(ONE)
+    full, labels = attached("full", lm)
+    away = dataclasses.replace(lm, params=perturbed(full.params, labels))
+    adapted, _ = attached("l2_sp", lm)
+    params = {**away.params, "start": lm.params}
+    pulled = dataclasses.replace(adapted, params=params)
+    before, moved = tree.flatten(lm.params), tree.flatten(away.params)
+    distance = sum(np.sum(np.square(np.asarray(moved[p]) - before[p])) for p in before)
+    found = one_step(pulled, attached("l2_sp", lm)[1]).history[0]["loss"]
+    plain = one_step(away, labels).history[0]["loss"]
+    np.testing.assert_allclose(found - plain, 0.005 * distance, rtol=1e-4)
 
 
 def test_layer_labels():
@@ -380,24 +419,24 @@ def test_layer_labels():
     assert set(labels.values()) == {"layer_1", tree.FROZEN}
     _, labels = attached("layerwise", lm)
     assert set(labels.values()) == {"bottom", "layer_0", "layer_1", "top"}
-    rates = [dict([pair])["learning_rate"] for _, pair in common.layerwise(1.0, 0.5, 2).optim.groups]
-    assert rates == [0.125, 0.25, 0.5, 1.0]
+    groups = common.layerwise(1.0, 0.5, 2).optim.groups
+    assert [rate for _, (_, rate) in groups] == [0.125, 0.25, 0.5, 1.0]
 
 
 def test_dropout_acts_in_training_alone():
-    lm = model()
-    for name in ("lora", "dora", "vera"):
+    lm = model(ONE)
+    tokens = Tokens.from_mask(jnp.ones(IDS.shape, bool))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def states(network, params, rngs=None):
+        return network.trunk(params, network.bottom(params, IDS, tokens), tokens, rngs=rngs)
+
+    for name in ("lora", "vera"):
         adapted, labels = attached(name, lm, dropout=0.5)
         params = perturbed(adapted.params, labels)
-        tokens = Tokens.from_mask(jnp.ones(IDS.shape, bool))
-
-        def states(rngs, network=adapted.network, params=params, tokens=tokens):
-            return network.trunk(params, network.bottom(params, IDS, tokens), tokens, rngs=rngs)
-
-        plain = attached(name, lm, dropout=0.0)[0]
-        expected = plain.network.trunk(params, plain.network.bottom(params, IDS, tokens), tokens)
-        np.testing.assert_array_equal(states(None), expected)
-        one, two = (states({"dropout": jax.random.key(i)}) for i in (0, 1))
+        expected = states(attached(name, lm, dropout=0.0)[0].network, params)
+        np.testing.assert_array_equal(states(adapted.network, params), expected)
+        one, two = (states(adapted.network, params, {"dropout": jax.random.key(i)}) for i in (0, 1))
         assert np.abs(one - expected).max() > 1e-3 and np.abs(one - two).max() > 1e-3
 
 
@@ -418,14 +457,26 @@ def test_demonstrations_follow_virtual_tokens(name):
     adapted, _ = attached(name, model())
     shown, queries = [3, 1, 4, 1, 5], [[9, 2, 6], [5, 3, 5, 8]]
     choices, meter = [[7], [1, 2]], Meter()
-    whole = score(
-        adapted.network, adapted.params, [choice_item(shown + q, choices) for q in queries], 60, meter
-    )
+    items = [choice_item(shown + q, choices) for q in queries]
+    whole = score(adapted.network, adapted.params, items, 60, meter)
     prefix = prefill(adapted.network, adapted.params, shown, 60, meter)
     items = [choice_item(q, choices, len(shown)) for q in queries]
     np.testing.assert_allclose(
         score(adapted.network, adapted.params, items, 60, meter, prefix), whole, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("name", ["prompt_tuning", "prefix_tuning"])
+def test_decoding_with_a_cache_sees_virtual_tokens(name):
+    adapted, _ = attached(name, model(ONE))
+    network, params = adapted.network, adapted.params
+    tokens = Tokens.from_mask(jnp.ones(IDS.shape, bool))
+    cache = empty_cache(ONE, *IDS.shape, "float32")
+    first, rest = (jax.tree.map(lambda t, s=s: t[:, s], tokens) for s in (slice(5), slice(5, None)))
+    _, cache = network.decode(params, IDS[:, :5], first, cache)
+    x, _ = network.decode(params, IDS[:, 5:], rest, cache)
+    expected = adapted.logits(IDS)[:, 5:]
+    np.testing.assert_allclose(network.readout(params, x), expected, atol=1e-5)
 
 
 def test_prompt_runs_once_however_many_rows():
@@ -439,23 +490,23 @@ def test_prompt_runs_once_however_many_rows():
         def run(params):
             return network.trunk(params, network.bottom(params, ids, tokens), tokens)
 
-        return jax.jit(run).lower(adapted.params).compile().cost_analysis()["flops"]
+        return jax.jit(run).lower(adapted.params).cost_analysis()["flops"]
 
     bare = dataclasses.replace(network, virtual=None)
     one, many = (flops(network, r) - flops(bare, r) for r in (1, 9))
     prompt = flops(bare, 8)  # as many tokens as the prompt
-    assert many - one < 0.5 * 8 * prompt
+    assert one < 2 * prompt and many - one < 0.5 * 8 * prompt
 
 
 def test_prompt_starts():
     lm = model()
     table = np.asarray(lm.params["embed"]["embedding"])
-    prompts = {
-        start: np.asarray(
-            attached("prompt_tuning", lm, start=start, text="abc", length=7)[0].params["embed"]["prompt"]
-        )
-        for start in ("random", "vocabulary", "text")
-    }
+
+    def prompt(start):
+        adapted, _ = attached("prompt_tuning", lm, start=start, text="abc", length=7)
+        return np.asarray(adapted.params["embed"]["prompt"])
+
+    prompts = {start: prompt(start) for start in ("random", "vocabulary", "text")}
     np.testing.assert_array_equal(prompts["text"], table[[ord(c) % 40 for c in "abcabca"]])
     assert all(any(np.array_equal(row, r) for r in table) for row in prompts["vocabulary"])
     assert 0.5 < prompts["random"].std() / table.std() < 2.0

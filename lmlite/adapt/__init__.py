@@ -10,7 +10,7 @@ from lmlite.adapt.p_tuning import PTuning
 from lmlite.adapt.penalty import L2SP
 from lmlite.adapt.pissa import PiSSA
 from lmlite.adapt.prefix import EncodedPrefix, PrefixTuning
-from lmlite.adapt.probe import LinearProbe
+from lmlite.adapt.probe import LinearProbe, attach_headed
 from lmlite.adapt.prompt import PromptTuning
 from lmlite.adapt.select import Bias, Full, LastLayers, Layers, Layerwise, Norms
 from lmlite.adapt.vera import VeRA
@@ -39,4 +39,4 @@ METHODS: dict[str, type[Method]] = {
     "l2_sp": L2SP,
 }
 
-__all__ = ["METHODS", "Method", "attach"]
+__all__ = ["METHODS", "Method", "attach", "attach_headed"]

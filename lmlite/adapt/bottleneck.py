@@ -19,9 +19,9 @@ from lmlite.models.layers import ACTIVATIONS, MLP, Linear, matmul, uniform_fan_i
 class Adapter(Method):
     """y = z + up act(down z + c) + e, z the output of a target layer, before its residual sum.
 
-    The default targets are those of Houlsby et al. 2019 (arXiv:1902.00751), after attention and after
-    the MLP; `layers_.*/mlp/down` alone is Pfeiffer et al. 2020 (arXiv:2005.00247). down [I, R] is
-    uniform; up [R, O], c and e start at zero: equal to the base at step 0.
+    The default targets are those of Houlsby et al. 2019 (arXiv:1902.00751), after attention and
+    after the MLP; `layers_.*/mlp/down` alone is Pfeiffer et al. 2020 (arXiv:2005.00247).
+    down [I, R] is uniform; up [R, O], c and e start at zero: equal to the base at step 0.
     """
 
     foldable = False
@@ -58,7 +58,10 @@ class Adapter(Method):
 
 @dataclasses.dataclass(frozen=True)
 class ParallelAdapter(Adapter):
-    """y = mlp(x) + scale * (up relu(down x + c) + e): He et al. 2021 (arXiv:2110.04366), section 4.6."""
+    """y = mlp(x) + scale * (up relu(down x + c) + e): He et al. 2021 (arXiv:2110.04366).
+
+    x is what the MLP reads (normalised, where the block normalises first).
+    """
 
     kind = MLP
     targets: str = r"layers_\d+/mlp"

@@ -1,4 +1,4 @@
-"""DoRA: the direction and the length of each column learned apart (Liu et al. 2024, arXiv:2402.09353).
+"""DoRA: direction and length of each column learned apart (Liu et al. 2024, arXiv:2402.09353).
 
 I inputs, O outputs, R rank.
 """
@@ -22,8 +22,8 @@ def _lengths(kernel):
 class DoRA(LoRA):
     """y = (m / |V|) V x with V = W + s B A, |.| a column's length and m [O] starting at |W|.
 
-    Equal to the base at step 0. |V| counts as a constant in the gradient (section 4.3). Dropout acts
-    on the input of A alone, so that W x is computed once.
+    Equal to the base at step 0. |V| counts as a constant in the gradient (section 4.3). Dropout
+    acts on the input of A alone, so that W x is computed once (PEFT drops from both).
     """
 
     def rules(self, lm):

@@ -43,7 +43,7 @@ class Site:
         return self.module.get_variable("params", name)
 
     def shared(self, name: str) -> Any:
-        """The parameters under `name` at the root of the tree, for all modules; None where absent."""
+        """What stands under `name` at the root of the tree, for all modules; None where absent."""
         return self.module.scope.root.get_variable("params", name)
 
     def linear(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -64,9 +64,9 @@ class Hook:
     """Wraps the `__call__` of every `kind` of module whose path `pattern` fully matches.
 
     wrap(site, inner, *args, **kwargs) replaces the call; `inner` is the call it replaces. A hook is
-    hashable data (`wrap` is a bound method of a frozen dataclass), so it can key a compiled program.
-    seen: told of every parameter that is asked for. Calling raises UserError where the pattern matches
-    a module of another kind.
+    hashable data (`wrap` is a bound method of a frozen dataclass): it can key a compiled program.
+    seen: told of every parameter that is asked for. Calling raises UserError where the pattern
+    matches a module of another kind.
     """
 
     pattern: str
@@ -78,9 +78,10 @@ class Hook:
         site = Site(context.module, self.seen)
         if context.method_name == "__call__" and re.fullmatch(self.pattern, site.path):
             if not isinstance(site.module, self.kind):
+                found, wanted = type(site.module).__name__, self.kind.__name__
                 raise UserError(
-                    f"targets {self.pattern!r} match {site.path}, which is {type(site.module).__name__}"
-                    f", not {self.kind.__name__}; narrow the regex"
+                    f"targets {self.pattern!r} match {site.path}, which is {found}, not {wanted}; "
+                    "narrow the regex"
                 )
             return self.wrap(site, inner, *args, **kwargs)
         return inner(*args, **kwargs)

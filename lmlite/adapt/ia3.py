@@ -1,4 +1,4 @@
-"""IA3: learned rescaling of keys, values and the MLP's inner states (Liu et al. 2022, arXiv:2205.05638).
+"""IA3: learned rescaling of keys, values and MLP states (Liu et al. 2022, arXiv:2205.05638).
 
 I inputs, O outputs.
 """

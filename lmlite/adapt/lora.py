@@ -50,7 +50,7 @@ class LoRA(Method):
         paths = owners(params, "lora_a")
         for pattern, value in self.ranks + self.alphas:
             if not any(re.fullmatch(pattern, path) for path in paths):
-                raise UserError(f"({pattern!r}, {value}) of ranks or alphas matches no target layer")
+                raise UserError(f"({pattern!r}, {value}) of ranks or alphas matches no target")
         return params
 
     def size(self, path: str) -> tuple[int, float]:

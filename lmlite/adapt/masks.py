@@ -96,8 +96,8 @@ def _add(kernel, index, values):
 class FishMask(SparseMask):
     """The weights with the largest Fisher information train (Sung et al. 2021, arXiv:2111.09839).
 
-    The diagonal is the empirical one: the mean over training examples of the squared gradient of the
-    true answer's log-probability. `init` alone chooses at random; the examples then choose.
+    The diagonal is the empirical one: the mean over training examples of the squared gradient of
+    the true answer's log-probability. `init` chooses at random, the examples then choose anew.
     """
 
     choose: str = "random"

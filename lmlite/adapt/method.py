@@ -1,4 +1,4 @@
-"""What every tuning method is: rules that label parameters, hooks that add some, a way to fold them.
+"""What a tuning method is: rules that label parameters, hooks that add some, a way to fold them.
 
 A method is a frozen dataclass of its hyperparameters. The base class trains nothing and adds
 nothing; a method overrides what it needs.
@@ -76,12 +76,13 @@ def attach(
     """
     virtual, config = method.virtual(), lm.config
     if virtual is not None:
+        if config.cross or not config.causal:
+            raise UserError(f"method {type(method).__name__} needs a decoder-only model")
         room = config.max_positions - virtual.length
         if lm.virtual is not None or not 0 < virtual.length or not 0 < room:
             raise UserError(
-                f"length={virtual.length} virtual tokens do not fit before the inputs: the model has "
-                f"{lm.config.max_positions} positions and {lm.virtual and lm.virtual.length or 0} "
-                "virtual tokens already"
+                f"length={virtual.length} virtual tokens do not fit: the model has room for "
+                f"{0 if lm.virtual else lm.config.max_positions - 1}, and at least 1 is needed"
             )
         config = dataclasses.replace(config, max_positions=room)
     added = method.inform(lm, method.init(lm, key, classes), squares)
@@ -122,7 +123,7 @@ def added_params(lm: LM, key: jax.Array, hooks: tuple[Hook, ...]) -> Params:
     ids = jnp.zeros((1, 1), jnp.int32)
     jax.eval_shape(network.init, key, ids, Tokens.from_mask(jnp.ones((1, 1), bool)))
     if idle := [hook.pattern for hook in hooks if hook not in fired]:
-        raise UserError(f"targets {idle[0]!r} match no module of this model; see its parameter paths")
+        raise UserError(f"targets {idle[0]!r} match no module of this model; see its paths")
     return tree.unflatten(
         {path: init(fold_name(key, path), shape) for path, (init, shape) in wanted.items()}
     )
@@ -131,15 +132,16 @@ def added_params(lm: LM, key: jax.Array, hooks: tuple[Hook, ...]) -> Params:
 def fold(params: Params, names: Sequence[str], into: Callable[..., Params]) -> Params:
     """`params` with every module's own leaves `names` gone and folded into its others.
 
-    into(path, leaves, *own) returns what replaces some of the module's `leaves` {name: array}; `own`
-    are the folded ones in the order of `names`. Dtypes stay as they were.
+    into(path, leaves, *own) returns what replaces some of the module's `leaves` (kernel and bias);
+    `own` are the folded ones in the order of `names`. Dtypes stay as they were.
     """
     flat = tree.flatten(params)
     for owner in owners(params, names[0]):
         own = [flat.pop(f"{owner}/{name}") for name in names]
-        leaves = {name: flat[f"{owner}/{name}"] for name in ("kernel", "bias") if f"{owner}/{name}" in flat}
+        paths = {name: f"{owner}/{name}" for name in ("kernel", "bias")}
+        leaves = {name: flat[path] for name, path in paths.items() if path in flat}
         for name, leaf in into(owner, leaves, *own).items():
-            flat[f"{owner}/{name}"] = leaf.astype(leaves[name].dtype)
+            flat[paths[name]] = leaf.astype(leaves[name].dtype)
     return tree.unflatten(flat)
 
 

@@ -1,4 +1,4 @@
-"""PiSSA: LoRA that starts at the principal part of the weights (Meng et al. 2024, arXiv:2404.02948).
+"""PiSSA: LoRA that starts at the weights' principal part (Meng et al. 2024, arXiv:2404.02948).
 
 I inputs, O outputs, R rank.
 """
@@ -16,7 +16,7 @@ from lmlite.adapt.method import owners
 class PiSSA(LoRA):
     """LoRA whose A and B start at the R largest singular triples of W and whose base is the rest.
 
-    Equal to the base at step 0 up to rounding (in the kernel's dtype: the rest replaces the kernel).
+    Equal to the base at step 0 up to rounding (the rest takes the kernel's place and dtype).
     """
 
     def init(self, lm, key, classes):

@@ -1,14 +1,16 @@
-"""A linear probe: multinomial logistic regression on the frozen model's last state.
+"""A linear probe: multinomial logistic regression on one of the frozen model's states.
 
 D width, C classes.
 """
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from lmlite import tree
-from lmlite.adapt.method import Method
+from lmlite.adapt.method import Method, Squares, attach
+from lmlite.models.lm import LM
 
 
 def _classify(network, params, states):
@@ -18,7 +20,10 @@ def _classify(network, params, states):
 
 @dataclasses.dataclass(frozen=True)
 class LinearProbe(Method):
-    """softmax(W norm(h) + b), h the state at the prompt's last token; W [D, C] starts at zero."""
+    """softmax(W norm(h) + b), W [D, C] starting at zero.
+
+    h is the state at the prompt's last token, or at an encoder's first.
+    """
 
     foldable = False
     head = staticmethod(_classify)
@@ -29,3 +34,12 @@ class LinearProbe(Method):
     def init(self, lm, key, classes):
         kernel = jnp.zeros((lm.config.width, classes))
         return {"probe": {"kernel": kernel, "bias": jnp.zeros(classes)}}
+
+
+def attach_headed(
+    method: Method, lm: LM, key: jax.Array, classes: int, squares: Squares | None = None
+) -> tuple[LM, dict[str, str]]:
+    """`attach` for a model that answers by classes alone: a probe trains beside the method."""
+    headed, labels = attach(LinearProbe(), lm, key, classes)
+    adapted, own = attach(method, headed, key, classes, squares)
+    return adapted, own | {path: name for path, name in labels.items() if name != tree.FROZEN}

@@ -1,4 +1,4 @@
-"""Prompt tuning: learned input embeddings before every input (Lester et al. 2021, arXiv:2104.08691).
+"""Prompt tuning: learned embeddings before every input (Lester et al. 2021, arXiv:2104.08691).
 
 P virtual tokens, D width, V vocabulary.
 """

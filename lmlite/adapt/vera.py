@@ -1,4 +1,4 @@
-"""VeRA: one random low-rank pair for all layers, scaled by vectors (Kopiczko et al. 2023, arXiv:2310.11454).
+"""VeRA: vectors scale one random low-rank pair (Kopiczko et al. 2023, arXiv:2310.11454).
 
 I inputs, O outputs, R rank.
 """
@@ -20,10 +20,10 @@ _random = nn.initializers.he_uniform()
 
 @dataclasses.dataclass(frozen=True)
 class VeRA(Method):
-    """y = W x + b * (B (d * (A dropout(x)))), d [R] starting at d_initial, b [O] at zero: the base.
+    """y = W x + b * (B (d * (A dropout(x)))), d [R] from d_initial, b [O] from zero: the base.
 
-    A [I, R] and B [R, O] are frozen, stored once under `vera` at the largest I and O of the targets;
-    a layer uses their first rows and columns.
+    A [I, R] and B [R, O] are frozen, stored once under `vera` at the largest I and O of the
+    targets; a layer uses their first rows and columns.
     """
 
     targets: str = r"layers_\d+/attn/(q|v)"

@@ -32,17 +32,28 @@ def encode_examples(
 
 def scored_items(lm: LM, encoded: Sequence[Encoded], prefix: int = 0) -> list[Item]:
     """Items that score every choice; the first `prefix` tokens of each context are left out."""
+    _check_answers(lm)
     if lm.head is not None:
-        return [class_item(e.context, range(len(e.choices))) for e in encoded]
+        return [class_item(e.context, range(len(e.choices)), lm.config.reads) for e in encoded]
     return [choice_item(e.context[prefix:], e.choices, prefix) for e in encoded]
 
 
 def training_items(lm: LM, encoded: Sequence[Encoded], targets: Sequence[int | str]) -> list[Item]:
     """Items whose only target is the true answer."""
+    _check_answers(lm)
     if lm.head is not None:
-        return [class_item(e.context, [t]) for e, t in zip(encoded, targets, strict=True)]
+        pairs = zip(encoded, targets, strict=True)
+        return [class_item(e.context, [t], lm.config.reads) for e, t in pairs]
     true = [t if isinstance(t, int) else 0 for t in targets]
     return [choice_item(e.context, [e.choices[t]]) for e, t in zip(encoded, true, strict=True)]
+
+
+def _check_answers(lm: LM) -> None:
+    if lm.head is None and not lm.config.causal:
+        raise UserError(
+            f"a {lm.config.family} model continues no text, so it answers by a classification head "
+            "only; use a 'tuned' arm"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

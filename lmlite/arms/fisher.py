@@ -1,4 +1,4 @@
-"""Squared gradients of single training examples: the diagonal of the empirical Fisher information."""
+"""Squared gradients of single examples: the diagonal of the empirical Fisher information."""
 
 from collections.abc import Sequence
 

@@ -1,12 +1,11 @@
 """Every tuning method as an arm: fitting is gradient steps on the leaves that its labels train."""
 
 import dataclasses
-import functools
 import time
 from typing import ClassVar
 
 from lmlite import tree
-from lmlite.adapt import Method, attach
+from lmlite.adapt import Method, attach, attach_headed
 from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ChoicePredictor, encode_examples, scored_items, training_items
 from lmlite.arms.fisher import squared_gradients
@@ -32,12 +31,13 @@ class Tuned:
         """Trains and returns the zero-shot predictor of the tuned model."""
         start, meter = time.perf_counter(), Meter()
         encoded, targets = encode_examples(lm, task, data.train), [e.target for e in data.train]
-        squares = functools.partial(
-            squared_gradients, lm, training_items(lm, encoded, targets), meter
-        )
-        adapted, labels = attach(
-            self.method, lm, stream(seed, "init"), len(task.choices), squares
-        )
+
+        def squares(paths):
+            return squared_gradients(lm, training_items(lm, encoded, targets), meter, paths)
+
+        bare = self.method.head is None and not lm.config.causal
+        join = attach_headed if bare else attach
+        adapted, labels = join(self.method, lm, stream(seed, "init"), len(task.choices), squares)
         train = training_items(adapted, encoded, targets)
         dev = scored_items(adapted, encode_examples(lm, task, data.dev))
         result = fit(
@@ -60,4 +60,4 @@ class Tuned:
         """The model as it answers queries: folded into plain weights where the method can be."""
         if not self.method.foldable:
             return dataclasses.replace(adapted, params=params)
-        return dataclasses.replace(lm, params=self.method.merge(params))
+        return dataclasses.replace(lm, params=self.method.merge(params), head=adapted.head)

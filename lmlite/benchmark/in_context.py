@@ -42,7 +42,7 @@ def case(bench: Bench) -> list[Measure]:
 
 
 def measure(job: dict) -> dict:
-    """Scores config.icl.items test items; seconds are without compilation.
+    """Scores config.icl.test_items test items; seconds are without compilation.
 
     The values hold n C scores, an item's choices together, and as many (context, continuation)
     pairs of text, which are what the peer scores.
@@ -50,7 +50,7 @@ def measure(job: dict) -> dict:
     config = ConfigDict(job["config"])
     task = load_task(config.task)
     lm = load(config.model)
-    test = sample(task.test, config.icl.items, config.seed, balanced=False)
+    test = sample(task.test, config.icl.test_items, config.seed, balanced=False)
     data = labelled(task, config.icl.shots, 0.0, config.seed)
     meter, start = Meter(), time.perf_counter()
     predictor = InContext(config.icl.shots, readings=()).fit(lm, task, data, config.seed, Log())

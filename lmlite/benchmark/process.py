@@ -87,7 +87,9 @@ class Bench:
         print(f"{stem} ...", flush=True)
         start = time.perf_counter()
         with log.open("wb") as out:
-            done = subprocess.run([*command, *map(str, files)], env=environment, stdout=out, stderr=out)
+            done = subprocess.run(
+                [*command, *map(str, files)], env=environment, stdout=out, stderr=out
+            )
         seconds = time.perf_counter() - start
         if done.returncode:
             lines = log.read_text(errors="replace").split("\n")

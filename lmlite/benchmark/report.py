@@ -10,7 +10,7 @@ _NOTES = """\
 Less is better in every line. Every number comes from a process of its own; ours and the peer's
 took turns in one run. Float32 unless a line says otherwise.
 
-- icl: {shots}-shot, {items} test items, the same prompts and choices. The peer is
+- icl: {shots}-shot, {test_items} test items, the same prompts and choices. The peer is
   lm-evaluation-harness's Hugging Face backend, batch size {peer_batch_size}, on the same weights.
   `scoring` leaves out loading and, of ours, compilation, which both process lines include: the
   first starts without compiled programs, the warm one with those of the first.

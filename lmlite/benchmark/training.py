@@ -1,10 +1,10 @@
 """The process that trains, and what a peer needs to train the same."""
 
 import time
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from lmlite.adapt import attach
@@ -12,6 +12,8 @@ from lmlite.adapt.lora import LoRA
 from lmlite.arms.choices import encode_examples, training_items
 from lmlite.benchmark.peft_directory import write_adapter
 from lmlite.compare import labelled
+from lmlite.data.epochs import Epochs
+from lmlite.data.pack import Item
 from lmlite.data.tasks import load_task
 from lmlite.icl.encode import Encoded
 from lmlite.models.lm import LM
@@ -33,10 +35,11 @@ def measure(job: dict) -> dict:
     """Trains on `examples` for `epochs` in `dtype`; the values hold the mean loss of each epoch."""
     config = ConfigDict(job["config"])
     start = _start(config, job["examples"], job["dtype"])
-    items = training_items(start.adapted, start.encoded, start.targets)
     settings = _settings(config, job["epochs"])
     meter, began = Meter(), time.perf_counter()
-    result = fit(start.adapted, start.labels, items, (), (), settings, config.seed, meter)
+    result = fit(
+        start.adapted, start.labels, _items(start), (), (), settings, config.seed, meter
+    )  # fmt: skip
     seconds = time.perf_counter() - began - meter.compile_seconds
     numbers = {"train_seconds": seconds, "compile_seconds": meter.compile_seconds}
     return {"numbers": numbers, "values": {"losses": [row["loss"] for row in result.history]}}
@@ -48,7 +51,7 @@ def export(job: dict) -> dict:
     start = _start(config, job["examples"], "float32")
     write_adapter(Path(job["directory"]), _method(config), start.adapted.params)
     pairs = zip(start.encoded, start.targets, strict=True)
-    batches = _batches(config, job["examples"], job["epochs"])
+    batches = _batches(config, start)
     values = {
         "examples": [{"context": e.context, "answer": e.choices[t]} for e, t in pairs],
         "batches": batches,
@@ -65,6 +68,10 @@ def _start(config: ConfigDict, examples: int, dtype: str) -> _Start:
     key = stream(config.seed, "init")
     adapted, labels = attach(_method(config), lm, key)
     return _Start(adapted, labels, encode_examples(lm, task, train), [e.target for e in train])
+
+
+def _items(start: _Start) -> list[Item]:
+    return training_items(start.adapted, start.encoded, start.targets)
 
 
 def _method(config: ConfigDict) -> LoRA:
@@ -86,13 +93,9 @@ def _settings(config: ConfigDict, epochs: int) -> Settings:
     return Settings(epochs=epochs, batch_size=c.batch_size, patience=0, optim=optim)
 
 
-def _batches(config: ConfigDict, examples: int, epochs: int) -> list[list[int]]:
-    """Indices of examples, a list a step, as `lmlite.train` draws them.
-
-    Drawn otherwise, they would show as losses apart.
-    """
-    size, batches = config.lora.batch_size, []
-    for epoch in range(epochs):
-        order = np.random.default_rng([config.seed, epoch]).permutation(examples).tolist()
-        batches += [order[i : i + size] for i in range(0, examples, size)]
-    return batches
+def _batches(config: ConfigDict, start: _Start) -> list[list[int]]:
+    """The examples of every step, in the order of the steps."""
+    c, context = config.lora, start.adapted.config.max_positions
+    epochs = Epochs(_items(start), c.batch_size, c.epochs, config.seed, context)
+    packed = chain.from_iterable(epochs.batches(epoch) for epoch in range(c.epochs))
+    return [sorted({int(i) for i in b.owner[b.weights.any(axis=1)]}) for b in packed]

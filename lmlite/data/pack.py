@@ -15,6 +15,9 @@ import numpy as np
 from lmlite.errors import UserError
 
 
+BATCH_TOKENS = 1024  # where weights do not change: enough for full-speed products, little padding
+
+
 class Item(NamedTuple):
     """One example as tokens.
 
@@ -69,18 +72,18 @@ def choice_item(query: Sequence[int], choices: Sequence[Sequence[int]], offset: 
     return Item(*arrays, reads, tuple(tuple(targets[r]) for r in reads))
 
 
-def class_item(query: Sequence[int], classes: Sequence[int]) -> Item:
-    """A query whose last state predicts the given class indices (for a classification head)."""
+def class_item(query: Sequence[int], classes: Sequence[int], reads: str = "last") -> Item:
+    """A query whose 'first' or 'last' state predicts class indices (for a classification head)."""
     n = len(query)
     targets = (tuple((c, c) for c in classes),)
     return Item(
         np.asarray(query, np.int32), np.arange(n, dtype=np.int32), np.zeros(n, np.int32),
-        (n - 1,), targets,
+        (0 if reads == "first" else n - 1,), targets,
     )  # fmt: skip
 
 
-def row_length(items: Sequence[Item], context: int, multiple: int = 64) -> int:
-    """T for these items: at least 128, a multiple of `multiple`. Raises UserError past `context`."""
+def row_length(items: Sequence[Item], context: int, multiple: int = 32) -> int:
+    """T for these items: the longest, rounded up. Raises UserError for one past `context`."""
     longest = max((len(item.ids) for item in items), default=0)
     last = max((int(item.position.max(initial=0)) + 1 for item in items), default=0)
     if last > context:
@@ -88,7 +91,7 @@ def row_length(items: Sequence[Item], context: int, multiple: int = 64) -> int:
             f"a prompt of {last} tokens is longer than the model's context of {context}; "
             "use fewer demonstrations or shorter inputs"
         )
-    return max(128, -(-longest // multiple) * multiple)
+    return max(1, -(-longest // multiple)) * multiple
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -17,7 +17,7 @@ from lmlite.errors import UserError
 from lmlite.models.lm import LM
 
 _CHUNK = 8  # tokens between two looks at the texts: few enough to stream, many enough to be free
-_SLOTS = 64  # caches are a multiple of this, so that similar prompts share a compiled program
+_ROOM = 64  # a cache's room for new tokens is a multiple of this; limits share compiled programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,26 +66,24 @@ def generate(
     Raises UserError for settings out of range or at odds, an empty prompt, or one too long.
     """
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
-    _check(max_new_tokens, temperature, beams, stop, batch_size)
+    _check(lm, max_new_tokens, temperature, beams, stop, batch_size)
     settings = rule(temperature, top_k, top_p, min_p, repetition_penalty)
     encoded = encode(lm, prompts, chat)
-    check_length(encoded, max_new_tokens, lm.config.max_positions)
-    eos = lm.config.eos_ids
+    check_length(lm, encoded, max_new_tokens)
     tokenizer = lm.text if stop or stream else lm.tokenizer
 
-    def transcript(i):
+    def transcript(i: int) -> Transcript:
+        before = () if lm.config.cross else encoded[i]
         emit = stream and (lambda piece: stream(i, piece))
-        return Transcript(tokenizer, encoded[i], eos, stop, emit)
+        return Transcript(tokenizer, before, lm.config.eos_ids, stop, emit)
 
-    def search(indices):
-        ends = jnp.asarray(eos, jnp.int32)
+    def search(indices: list[int]) -> Sampler | Beams:
+        eos = jnp.asarray(lm.config.eos_ids, jnp.int32)
         if beams > 1:
-            return Beams(
-                settings, ends, jnp.int32(max_new_tokens), jnp.float32(length_penalty),
-                beams, early_stopping,
-            )  # fmt: skip
+            limit, penalty = jnp.int32(max_new_tokens), jnp.float32(length_penalty)
+            return Beams(settings, eos, limit, penalty, beams, early_stopping)
         fold = jax.vmap(jax.random.fold_in, (None, 0))
-        return Sampler(settings, fold(runtime.stream(seed, "generate"), np.asarray(indices)), ends)
+        return Sampler(settings, fold(runtime.stream(seed, "generate"), jnp.array(indices)), eos)
 
     texts = [transcript(i) for i in range(len(encoded))]
     for indices in batches(encoded, batch_size):
@@ -96,15 +94,13 @@ def generate(
 
 def _run(lm: LM, prompts, search, texts: list[Transcript], limit: int) -> None:
     """Generates one batch into its transcripts."""
-    ids, length = pad(prompts)
-    slots = -(-(ids.shape[1] + limit) // _SLOTS) * _SLOTS
-    run = loop.begin(lm.network, slots, lm.params, search, ids, length)
-    for step in range(1, limit + _CHUNK, _CHUNK):
-        step = min(step, limit)
+    room = -(-limit // _ROOM) * _ROOM
+    run = loop.begin(lm.network, room, lm.params, search, *pad(prompts))
+    for step in (*range(1, limit, _CHUNK), limit):
         if step > 1:
             run = loop.advance(lm.network, lm.params, search, run, jnp.int32(step))
-        for text, row in zip(texts, search.settled(run.search, step), strict=True):
-            text.update(row)
+        for text, ids in zip(texts, search.settled(run.search, step), strict=True):
+            text.update(ids)
         stopped = search.stop(run.search, np.array([text.done for text in texts]))
         run = run._replace(search=stopped)
         if not search.open(stopped):
@@ -113,12 +109,14 @@ def _run(lm: LM, prompts, search, texts: list[Transcript], limit: int) -> None:
         text.close()
 
 
-def _check(max_new_tokens, temperature, beams, stop, batch_size) -> None:
+def _check(lm: LM, max_new_tokens, temperature, beams, stop, batch_size) -> None:
+    if not (lm.config.causal and lm.head is None):
+        raise UserError(f"model {lm.source!r} does not predict the next token; use a decoder")
     sizes = {"max_new_tokens": max_new_tokens, "beams": beams, "batch_size": batch_size}
     for name, value in sizes.items():
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
     if beams > 1 and temperature:
-        raise UserError(f"beams={beams} search is not random; drop temperature={temperature}")
+        raise UserError(f"beams={beams} is a search without chance; drop temperature={temperature}")
     if "" in stop:
         raise UserError("stop holds an empty text, which would end every text; remove it")

@@ -1,12 +1,15 @@
 """The compiled programs of generation: one reads the prompts, one makes the tokens after them.
 
-B prompts, R rows (B times the search's rows a prompt), T prompt tokens, S cache slots, V vocabulary.
+B prompts, R rows (B times the search's rows a prompt), T prompt tokens, S cache slots, D width,
+V vocabulary.
 
 A search (`sampling.Sampler`, `beams.Beams`) turns logits into tokens; what it remembers is its
 own. The cache holds each row's prompt in its first T slots, padded on the right, and new tokens in
-the slots after; positions, not slots, tell the model where a token stands.
+the slots after; positions, not slots, tell the model where a token stands. An encoder-decoder reads
+the prompt with its encoder, and its decoder starts from one token.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -32,53 +35,71 @@ class Run(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def begin(network: Network, slots: int, params, search, ids: jax.Array, length: jax.Array) -> Run:
+def begin(network: Network, room: int, params, search, ids: jax.Array, length: jax.Array) -> Run:
     """Reads prompts ids int32[B, T] of length int32[B] (right-padded) and chooses a token a row.
 
-    Logits are made at each prompt's last token only.
+    room: slots for new tokens. Logits are made at each prompt's last token only.
     """
+    config, memory = network.module.config, None
+    tokens = Tokens.from_mask(jnp.arange(ids.shape[1]) < length[:, None])
+    if config.cross:
+        memory = network.remember(params, ids, tokens)
+        ids, length = jnp.full_like(ids[:, :1], config.start_id), jnp.ones_like(length)
+        tokens = Tokens.from_mask(length[:, None] > 0)
     B, T = ids.shape
-    config = network.module.config
-    mask = jnp.arange(T) < length[:, None]
-    cache = empty_cache(config, B, slots, network.module.dtype)
-    x, cache = network.apply(params, "decode", ids, Tokens.from_mask(mask), cache)
+    cache = empty_cache(config, B, T + room, network.module.dtype)._replace(memory=memory)
+    x, cache = _states(network, _virtual(network, params), params, ids, tokens, cache)
     logits = network.readout(params, x[jnp.arange(B), length - 1])
     seen = None
     if "repetition_penalty" in search.rule:
         blank = jnp.zeros((B, config.vocab_size), bool)
-        seen = blank.at[jnp.arange(B)[:, None], ids].max(mask)
-    cache, logits, seen, length = _repeated((cache, logits, seen, length), search.rows_each)
-    state = search.begin(B * search.rows_each, seen, slots - T)
+        seen = blank.at[jnp.arange(B)[:, None], ids].max(tokens.segment > 0)
+    per_row = cache, logits, seen, length
+    cache, logits, seen, length = _map_rows(lambda x: jnp.repeat(x, search.rows_each, 0), per_row)
+    state = search.begin(B * search.rows_each, seen, room)
     return _extended(Run(cache, length, length - 1, jnp.int32(0), state), search, logits)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def advance(network: Network, params, search, run: Run, until: jax.Array) -> Run:
     """Goes on to `until` tokens a row, or until the search wants no more. `run` is used up."""
+    virtual = _virtual(network, params)
 
     def more(run):
         return (run.step < until) & search.open(run.search)
 
     def body(run):
-        one = jnp.ones_like(run.token)
-        tokens = Tokens(run.position[:, None], one[:, None], 0 * one[:, None])
-        x, cache = network.apply(params, "decode", run.token[:, None], tokens, run.cache)
+        ones = jnp.ones_like(run.token)[:, None]
+        tokens = Tokens(run.position[:, None], ones, 0 * ones)
+        x, cache = _states(network, virtual, params, run.token[:, None], tokens, run.cache)
         return _extended(run._replace(cache=cache), search, network.readout(params, x[:, 0]))
 
     return jax.lax.while_loop(more, body, run)
 
 
+def _virtual(network: Network, params):
+    """The prefixes of the method's virtual tokens, if it has any."""
+    virtual = network.virtual
+    return virtual and virtual.prefixes(dataclasses.replace(network, virtual=None), params)
+
+
+def _states(network: Network, virtual, params, ids, tokens, cache) -> tuple[jax.Array, Cache]:
+    """States [R, T, D] of new tokens after what the cache holds, and the cache with them."""
+    before = network.virtual.length if virtual else 0
+    tokens = tokens._replace(position=tokens.position + before)
+    return network.apply(params, "decode", ids, tokens, cache, virtual)
+
+
 def _extended(run: Run, search, logits: jax.Array) -> Run:
     """One more token a row, chosen from logits [R, V]."""
     state, token, rows = search.extend(run.search, logits, run.step)
-    cache = run.cache if rows is None else _per_row(lambda x: x[rows], run.cache)
+    cache = run.cache
+    if rows is not None:  # the memory of an encoder-decoder is the same for all rows of a prompt
+        moved = _map_rows(lambda x: x[rows], cache._replace(memory=None))
+        cache = moved._replace(memory=cache.memory)
     return Run(cache, token, run.position + 1, run.step + 1, state)
 
 
-def _repeated(tree, times: int):
-    return tree if times == 1 else _per_row(lambda x: jnp.repeat(x, times, axis=0), tree)
-
-
-def _per_row(function, tree):
+def _map_rows(function, tree):
     """`function` of every array that has rows: all but scalars."""
     return jax.tree.map(lambda x: function(x) if x.ndim else x, tree)

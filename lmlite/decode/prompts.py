@@ -39,12 +39,17 @@ def _encode(lm: LM, prompt: str | Sequence[int], chat: bool) -> list[int]:
     return lm.text.encode(prompt)
 
 
-def check_length(prompts: list[list[int]], max_new_tokens: int, context: int) -> None:
-    """Raises UserError where a prompt and what shall follow it are longer than the context."""
+def check_length(lm: LM, prompts: list[list[int]], max_new_tokens: int) -> None:
+    """Raises UserError where a prompt and what shall follow it do not fit the context.
+
+    An encoder-decoder has a context for each; its new tokens follow the one that starts them.
+    """
+    context = lm.config.max_positions - (lm.virtual.length if lm.virtual else 0)
     for i, ids in enumerate(prompts):
-        if len(ids) + max_new_tokens > context:
+        longest = max(len(ids), 1 + max_new_tokens) if lm.config.cross else len(ids) + max_new_tokens
+        if longest > context:
             raise UserError(
-                f"prompts[{i}] has {len(ids)} tokens; with max_new_tokens={max_new_tokens} that "
+                f"prompts[{i}] has {len(ids)} tokens; with max_new_tokens={max_new_tokens} it "
                 f"exceeds the model's context of {context}; shorten one of them"
             )
 
@@ -56,9 +61,9 @@ def batches(prompts: list[list[int]], size: int) -> list[list[int]]:
 
 
 def pad(prompts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """ids int32[B, T], padded on the right, and lengths int32[B]; T is a power of two from 32."""
+    """ids int32[B, T], padded on the right, and lengths int32[B]; T is a power of two from 8."""
     lengths = np.array([len(ids) for ids in prompts], np.int32)
-    width = max(32, 1 << int(lengths.max() - 1).bit_length())
+    width = max(8, 1 << int(lengths.max() - 1).bit_length())
     ids = np.zeros((len(prompts), width), np.int32)
     for row, prompt in zip(ids, prompts, strict=True):
         row[: len(prompt)] = prompt

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlite.data.pack import Batch, Item, pack, row_length
+from lmlite.data.pack import BATCH_TOKENS, Batch, Item, pack, row_length
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
 from lmlite.models.lm import Network
 from lmlite.models.tokens import Tokens
 from lmlite.runtime import Meter, Program
 
-BATCH_TOKENS = 1024  # enough for full-speed matrix products, small enough for cache and padding
 READOUT_ROWS = 64  # read positions whose [V] logits exist at one time
 _PREFIX_MULTIPLE = 128  # prefixes are padded to this, so that draws share a compiled program
 

@@ -61,11 +61,11 @@ class Attention(nn.Module):
             own = None
             (k, v), key = source
         else:
-            own, key = self.key_value(x), tokens
-            q, own = self._rotated(q, tokens), (self._rotated(own[0], tokens), own[1])
+            q, own, key = self._rotated(q, tokens), self.key_value(x, tokens), tokens
+            k, v = own
             if past is not None:
                 own, key = _written(past[0], own, past[2]), past[1]
-            k, v = own
+                k, v = (x.swapaxes(1, 2) for x in own)
         y = attention(
             q.astype(self.dtype), k, v, tokens, key,
             scale=c.query_scale or c.head_size**-0.5,
@@ -77,12 +77,13 @@ class Attention(nn.Module):
         )  # fmt: skip
         return self.o(y.reshape(*x.shape[:-1], c.heads * c.head_size)), own
 
-    def key_value(self, x: jax.Array) -> KeyValue:
-        """Keys, before any rotation, and values of states [B, S, D]."""
+    def key_value(self, x: jax.Array, tokens: Tokens | None = None) -> KeyValue:
+        """Keys and values of states [B, S, D]; the keys of `tokens` stand at their positions."""
         c = self.config
         k = self._heads(self.k(x), c.kv_heads)
         v = self._heads(self.v(x), c.kv_heads)
         k = self.k_norm(k) if c.qk_norm else k
+        k = k if tokens is None else self._rotated(k, tokens)
         return k.astype(self.dtype), v.astype(self.dtype)
 
     @property
@@ -102,8 +103,9 @@ class Attention(nn.Module):
 
 
 def _written(cached: KeyValue, new: KeyValue, slot: jax.Array) -> KeyValue:
-    put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=slot, axis=1)
-    return put(cached[0], new[0]), put(cached[1], new[1])
+    """Cached [B, K, S, H] with new [B, T, K, H] in place."""
+    put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=slot, axis=2)
+    return put(cached[0], new[0].swapaxes(1, 2)), put(cached[1], new[1].swapaxes(1, 2))
 
 
 class Block(nn.Module):

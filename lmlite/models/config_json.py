@@ -1,10 +1,10 @@
-"""config.json <-> DecoderConfig, by the words that families.py lists for each family."""
+"""config.json <-> configuration, by the words that `families` lists for each family."""
 
 import dataclasses
 import math
 
 from lmlite.errors import UserError
-from lmlite.models.config import DecoderConfig
+from lmlite.models.config import StackConfig
 from lmlite.models.families import FAMILIES, Family
 
 _ACTIVATIONS = {  # the first name of each is the one written
@@ -15,18 +15,20 @@ _ACTIVATIONS = {  # the first name of each is the one written
     "gelu_new": "gelu_tanh",
     "swish": "silu",
 }
-_ONLY = {  # switches of the families' own code that the decoder implements one way
+_ONLY = {  # switches of the families' own code that ours implements one way
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
     "use_bidirectional_attention": False,
     "partial_rotary_factor": 1.0,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
 }
 _ROPE_TYPES = ("default", "linear", "llama3")
 
 
-def read(raw: dict) -> DecoderConfig:
-    """The DecoderConfig that a parsed config.json describes.
+def read(raw: dict) -> StackConfig:
+    """The configuration that a parsed config.json describes; `presence` is for the files to tell.
 
     Raises UserError for an unknown model_type, a missing size or a feature that is not supported.
     """
@@ -39,20 +41,23 @@ def read(raw: dict) -> DecoderConfig:
     _refuse(raw)
     family = FAMILIES[name]
     try:
-        return DecoderConfig(family=name, **_fields(family.defaults | raw, family))
+        return family.config(family=name, **_fields(family.defaults | raw, family))
     except KeyError as e:
         raise UserError(f"config.json: {e.args[0]!r} is missing; a {name} model needs it") from e
 
 
-def write(config: DecoderConfig) -> dict:
+def write(config: StackConfig) -> dict:
     """The config.json of `config`. Raises UserError for a value that its family has no word for."""
     family = FAMILIES[config.family]
     raw = {key: getattr(config, field) for field, key in family.fields.items()}
-    raw |= {"architectures": [family.architecture], "model_type": config.family}
+    whole = getattr(config, "masked_head", True)
+    architecture = family.architecture if whole else family.headless
+    raw |= {"architectures": [architecture], "model_type": config.family}
     eos = list(config.eos_ids)
     raw["eos_token_id"] = eos[0] if len(eos) == 1 else eos or None
-    names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
-    raw[family.fields["activation"]] = names[config.activation]
+    if "activation" in family.fields:
+        names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
+        raw[family.fields["activation"]] = names[config.activation]
     for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         if key in raw:
             raw[key] = raw[key] or None  # 0 would be taken for a cap
@@ -61,7 +66,10 @@ def write(config: DecoderConfig) -> dict:
         raw["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
     if config.position == "rope":
         raw |= _write_rope(config) | _write_window(config, family)
+    raw |= family.words(config)
     told, asked = dataclasses.asdict(read(raw)), dataclasses.asdict(config)
+    for present in family.presence.values():
+        told |= {field: asked[field] for field in present}
     lost = ", ".join(f"{key}={value!r}" for key, value in asked.items() if told[key] != value)
     if lost:
         raise UserError(f"a {config.family} config.json cannot express {lost}")
@@ -80,6 +88,7 @@ def _refuse(raw):
 def _fields(raw: dict, family: Family) -> dict:
     found = {field: raw[key] for field, key in family.fields.items()}
     values = {field: value for field, value in found.items() if value is not None}
+    values |= family.derive(raw)
     values.setdefault("kv_heads", values["heads"])
     values.setdefault("head_size", values["width"] // values["heads"])
     values.setdefault("hidden", 4 * values["width"])
@@ -117,7 +126,7 @@ def _read_rope(raw: dict) -> dict:
     }
 
 
-def _write_rope(config: DecoderConfig) -> dict:
+def _write_rope(config: StackConfig) -> dict:
     local = {"rope_local_base_freq": config.local_rope_base} if config.local_rope_base else {}
     scaling = dict(config.rope_scaling) or None
     return {"rope_theta": config.rope_base, "rope_scaling": scaling} | local
@@ -132,7 +141,7 @@ def _read_window(raw: dict, family: Family) -> dict:
     return {"window": window, "window_layers": layers} if window and layers else {}
 
 
-def _write_window(config: DecoderConfig, family: Family) -> dict:
+def _write_window(config: StackConfig, family: Family) -> dict:
     kinds = ("full_attention", "sliding_attention")
     raw = {
         "sliding_window": config.window or None,

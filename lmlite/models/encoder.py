@@ -18,17 +18,22 @@ from lmlite.models.tokens import Tokens
 
 
 class MaskedHead(nn.Module):
-    """norm(act(dense x)) against the token table, or a table of its own, plus `bias` [V]."""
+    """norm(act(dense x)), and a score for each token of the vocabulary.
+
+    The scores are products with the token table plus `bias` [V], or of a layer of their own: `score`.
+    """
 
     config: EncoderConfig
     dtype: str
 
     @nn.compact
-    def __call__(self, x, attend):
+    def __call__(self, x, score):
         c = self.config
         h = ACTIVATIONS[c.activation](Linear(c.width, True, self.dtype, name="dense")(x))
-        bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
-        return attend(Norm(c.norm, c.norm_eps, name="norm")(h)) + bias
+        scores = score(Norm(c.norm, c.norm_eps, name="norm")(h))
+        if not c.tied:
+            return scores
+        return scores + self.param("bias", nn.initializers.zeros, (c.vocab_size,))
 
 
 class Encoder(Stack):
@@ -46,7 +51,7 @@ class Encoder(Stack):
         if c.masked_head:
             self.masked = MaskedHead(c, self.dtype)
             if not c.tied:
-                self.head = Linear(c.vocab_size, dtype=self.dtype)
+                self.head = Linear(c.vocab_size, True, self.dtype)
         if c.pooler:
             self.pooler = Linear(c.width, True, self.dtype)
 

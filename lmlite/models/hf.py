@@ -1,5 +1,6 @@
 """Hugging Face model directories: config.json and safetensors, single or sharded, both ways."""
 
+import dataclasses
 import os
 import re
 from functools import partial
@@ -11,53 +12,56 @@ from safetensors.numpy import save_file
 
 from lmlite.errors import UserError
 from lmlite.models import config_json, weights
-from lmlite.models.config import DecoderConfig
-from lmlite.models.decoder import Decoder
+from lmlite.models.build import build
+from lmlite.models.config import StackConfig
 from lmlite.models.families import FAMILIES
 from lmlite.models.json_file import read_json, write_json
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 # One checkpoint is saved with or without the names of the modules around it.
-_AROUND = re.compile(r"^(model\.|language_model\.|transformer\.)+")
+_AROUND = re.compile(r"^((language_)?model\.|transformer\.|(distilbert|roberta|bert)\.)+")
+_OLD_NORMS = {"gamma": "weight", "beta": "bias"}  # in checkpoints converted from TensorFlow
+_HEADS = ("head/kernel", "head/bias", "masked/bias")
 # Buffers that older libraries saved, and the half of Gemma 3 that looks at images.
-_UNUSED = re.compile(
+_UNUSED = (
     r".*\.rotary_emb\.inv_freq|.*\.attn\.(masked_)?bias|(vision_tower|multi_modal_projector)\..*"
 )
 
 
-def read_config(directory: Path) -> DecoderConfig:
+def read_config(directory: Path) -> StackConfig:
     """The configuration in `directory`. Raises UserError where it is missing or not understood."""
     directory = Path(directory)
     raw = read_json(directory / "config.json")
     generation = directory / "generation_config.json"
     if generation.exists() and (eos := read_json(generation).get("eos_token_id")) is not None:
         raw["eos_token_id"] = eos  # chat models name the end of a turn here alone
-    return config_json.read(raw)
+    config = config_json.read(raw)
+    presence = FAMILIES[config.family].presence
+    stored = {_bare(name) for name in _open(directory)} if presence else ()
+    told = [fields for tensor, fields in presence.items() if tensor in stored]
+    return dataclasses.replace(config, **{k: v for fields in told for k, v in fields.items()})
 
 
-def read_params(directory: Path, config: DecoderConfig, dtype: str = "float32") -> dict:
+def read_params(directory: Path, config: StackConfig, dtype: str = "float32") -> dict:
     """Parameter tree of the directory's weights in `dtype`; reads only what `config` needs.
 
     Raises UserError for a missing or damaged file and a missing, superfluous or misshapen tensor.
     """
-    sizes = weights.shapes(Decoder(config))
+    sizes = weights.shapes(build(config))
     names = _names(config, sizes)
-    stored = _open(Path(directory))
-    needless = {name for name in stored if _UNUSED.fullmatch(_bare(name))}
-    if config.tied:
-        needless |= {name for name in stored if _bare(name) == "lm_head.weight"}
     usual = {_bare(name): name for name in names}
+    needless = _needless(config, names)
     found = {
         usual.get(_bare(name), name): tensor
-        for name, tensor in stored.items()
-        if name not in needless
+        for name, tensor in _open(Path(directory)).items()
+        if not needless.fullmatch(_bare(name))
     }
     return weights.load(found, names, sizes, dtype, _orient(config))
 
 
 def write(
-    directory: Path, config: DecoderConfig, params: dict, shard_bytes: int = 5 * 10**9
+    directory: Path, config: StackConfig, params: dict, shard_bytes: int = 5 * 10**9
 ) -> None:
     """Writes config.json and the weights, in their own dtypes and shards of `shard_bytes`.
 
@@ -75,17 +79,44 @@ def write(
 
 
 def _names(config, paths):
-    return weights.group(FAMILIES[config.family].modules, paths)
+    family = FAMILIES[config.family]
+    names = weights.group(_table(config), paths)
+    if getattr(config, "masked_head", True):
+        return names
+    return {name.removeprefix(family.base): paths for name, paths in names.items()}
+
+
+def _table(config) -> dict[str, str]:
+    family = FAMILIES[config.family]
+    return dict(family.modules) if config.gated else family.modules | family.ungated
+
+
+def _needless(config, names) -> re.Pattern:
+    """Bare names of tensors that are read neither as `names` nor as anything else.
+
+    A head is often stored in each of its forms, tied and not.
+    """
+    table = _table(config)
+    heads = [path for path in _HEADS if path in table or path.rpartition("/")[0] in table]
+    copies = weights.group(table, heads).keys() - names.keys()
+    kinds = [_UNUSED, FAMILIES[config.family].unused, *(re.escape(_bare(name)) for name in copies)]
+    return re.compile("|".join(kind for kind in kinds if kind))
 
 
 def _orient(config):
-    if FAMILIES[config.family].input_first:
-        return lambda path, array: array
-    return weights.transpose_kernels
+    input_first = FAMILIES[config.family].input_first
+
+    def orient(path, array):
+        kept = input_first and path.startswith("layers_")
+        return array if kept else weights.transpose_kernels(path, array)
+
+    return orient
 
 
 def _bare(name: str) -> str:
-    return _AROUND.sub("", name)
+    owner, _, leaf = _AROUND.sub("", name).rpartition(".")
+    leaf = _OLD_NORMS.get(leaf, leaf)
+    return f"{owner}.{leaf}" if owner else leaf
 
 
 def _open(directory: Path) -> dict[str, weights.Stored]:

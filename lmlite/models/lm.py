@@ -6,17 +6,19 @@ B batch, T tokens, P prefix tokens, D width, V vocabulary, U read positions, L l
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
-from lmlite.models.config import DecoderConfig
+from lmlite.models.blocks import Memory
+from lmlite.models.config import StackConfig
 from lmlite.models.tokenizer import Tokenizer
 from lmlite.models.tokens import Tokens
 
@@ -37,9 +39,9 @@ class Network:
     """The pure functions of a model: a Linen module run under a method's interceptors.
 
     Hashable, so compiled programs are shared by every set of parameters of the same shapes. The
-    parameters are always an argument. head: a method's own readout in place of the model's. virtual:
-    learned tokens before every input; callers count positions without them. penalty: what training
-    adds to the loss, params -> scalar.
+    parameters are always an argument. head: a method's own readout in place of the model's.
+    virtual: learned tokens before every input; callers count positions without them. penalty: what
+    training adds to the loss, params -> scalar.
     """
 
     module: nn.Module
@@ -69,9 +71,16 @@ class Network:
         """Embeddings [B, T, D] of ids int[B, T]."""
         return self.apply(params, "bottom", ids, self._placed(tokens), rngs=rngs)
 
-    def trunk(self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None) -> jax.Array:
+    def trunk(
+        self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None
+    ) -> jax.Array:
         """The state entering layer `stop` given the one entering layer `start`; [B, T, D]."""
-        return self._run(params, x, tokens, prefix, start, stop, rngs)[0]
+        return self._run(params, x, tokens, prefix, start, stop, rngs, memory)[0]
+
+    def remember(self, params, ids: jax.Array, tokens: Tokens, rngs=None) -> Memory:
+        """What an encoder-decoder's decoder reads of source ids int[B, S]."""
+        states = self.apply(params, "encode", ids, tokens, rngs=rngs)
+        return self.apply(params, "remember", states, tokens, rngs=rngs)
 
     def readout(self, params, x: jax.Array, rngs=None) -> jax.Array:
         """Logits float32[..., V] of final states [..., D]; [..., C] where a head replaces the model's."""
@@ -90,12 +99,23 @@ class Network:
         position, valid = self._placed(tokens).position[0], tokens.segment[0] > 0
         return tuple(Prefix(k[0], v[0], position, valid) for k, v in layers)
 
-    def _run(self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None):
-        if self.virtual is not None:
-            own = self.virtual.prefixes(dataclasses.replace(self, virtual=None), params)
+    def decode(self, params, ids: jax.Array, tokens: Tokens, cache):
+        """States [B, T, D] of new tokens ids int[B, T], and the cache with them written."""
+        placed = self._placed(tokens)
+        return self.apply(params, "decode", ids, placed, cache, self._own_prefix(params))
+
+    def _run(
+        self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None
+    ):
+        if (own := self._own_prefix(params)) is not None:
             prefix = jax.tree.map(lambda *p: jnp.concatenate(p), own, prefix) if prefix else own
-        kwargs = dict(prefix=prefix, start=start, stop=stop)
+        kwargs = dict(prefix=prefix, start=start, stop=stop, memory=memory)
         return self.apply(params, "trunk", x, self._placed(tokens), rngs=rngs, **kwargs)
+
+    def _own_prefix(self, params) -> tuple[Prefix, ...] | None:
+        if self.virtual is None:
+            return None
+        return self.virtual.prefixes(dataclasses.replace(self, virtual=None), params)
 
     def _placed(self, tokens: Tokens) -> Tokens:
         shift = self.virtual.length if self.virtual else 0
@@ -110,8 +130,18 @@ def _logits(network: Network, params, ids, mask):
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def _target_logits(network: Network, params, ids, mask, target_ids):
+    memory = network.remember(params, ids, Tokens.from_mask(mask))
+    tokens = Tokens.from_mask(jnp.ones(target_ids.shape, bool))
+    x = network.bottom(params, target_ids, tokens)
+    return network.apply(params, "readout", network.trunk(params, x, tokens, memory=memory))
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _hidden(network: Network, params, ids, mask):
     tokens = Tokens.from_mask(mask)
+    if network.module.config.cross:
+        return network.apply(params, "encode", ids, tokens)
     x = network.trunk(params, network.bottom(params, ids, tokens), tokens)
     return network.apply(params, "final", x)
 
@@ -126,7 +156,7 @@ class LM:
 
     module: nn.Module
     params: Any
-    config: DecoderConfig
+    config: StackConfig
     tokenizer: Tokenizer | None = None
     source: str = ""
     hooks: tuple = ()
@@ -147,15 +177,39 @@ class LM:
         return self.tokenizer
 
     def logits(self, token_ids, mask=None, target_ids=None) -> jax.Array:
-        """Logits of every position: int[B, T], bool[B, T] -> float32[B, T, V]. Padding on any side."""
-        if target_ids is not None:
-            raise UserError("target_ids is for encoder-decoder models; this is a decoder")
+        """Logits of every position: int[B, T], bool[B, T] -> float32[B, T, V]; padding on any side.
+
+        target_ids: int[B, U], the decoder's inputs of an encoder-decoder; then float32[B, U, V].
+        Raises UserError for an encoder without masked-token head, and for bad ids.
+        """
+        if not getattr(self.config, "masked_head", True):
+            raise UserError(f"model {self.source!r} has no masked-token head; use hidden or embed")
+        if (target_ids is not None) != self.config.cross:
+            needed = "needs" if self.config.cross else "takes no"
+            raise UserError(f"a {self.config.family} model {needed} target_ids")
         ids, mask = self._inputs(token_ids, mask)
-        return _logits(self.network, self.params, ids, mask)
+        if target_ids is None:
+            return _logits(self.network, self.params, ids, mask)
+        targets, _ = self._inputs(target_ids, None, "target_ids")
+        if len(targets) != len(ids):
+            raise UserError(f"target_ids has {len(targets)} rows and token_ids {len(ids)}")
+        return _target_logits(self.network, self.params, ids, mask, targets)
 
     def hidden(self, token_ids, mask=None) -> jax.Array:
-        """Final normalised states: int[B, T], bool[B, T] -> float32[B, T, D]."""
+        """Final states: int[B, T], bool[B, T] -> float32[B, T, D]; of the encoder, if it has one."""
         return _hidden(self.network, self.params, *self._inputs(token_ids, mask))
+
+    def embed(
+        self, texts: Sequence[str], pooling: str = "mean", normalize: bool = True
+    ) -> np.ndarray:
+        """One vector a text, float32[n, D]: `pooling` ('mean', 'cls', 'last') of its final states.
+
+        normalize: to length 1, so that dot products are cosines. Raises UserError for an unknown
+        pooling, an empty text or one longer than the context.
+        """
+        from lmlite.models.pooling import embed  # here, because it is made of models
+
+        return embed(self, texts, pooling, normalize)
 
     def generate(self, prompts, **options) -> list[str]:
         """The continuation of each prompt: a text, or a list of texts or of token ids.
@@ -183,19 +237,19 @@ class LM:
         if self.tokenizer is not None:
             self.tokenizer.save(Path(directory))
 
-    def _inputs(self, token_ids, mask):
+    def _inputs(self, token_ids, mask, name="token_ids"):
         ids = jnp.asarray(token_ids, jnp.int32)
         mask = jnp.ones(ids.shape, bool) if mask is None else jnp.asarray(mask, bool)
         if ids.ndim != 2 or ids.shape != mask.shape:
-            raise UserError(f"token_ids {ids.shape} and mask {mask.shape} must both be [B, T]")
+            raise UserError(f"{name} {ids.shape} and mask {mask.shape} must both be [B, T]")
         if ids.shape[1] > self.config.max_positions:
             raise UserError(
-                f"token_ids has {ids.shape[1]} positions, the model's context is "
+                f"{name} has {ids.shape[1]} positions, the model's context is "
                 f"{self.config.max_positions}; shorten the input"
             )
         if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < self.config.vocab_size):
             raise UserError(
-                f"token_ids must lie in 0..{self.config.vocab_size - 1} (the vocabulary), "
+                f"{name} must lie in 0..{self.config.vocab_size - 1} (the vocabulary), "
                 f"found {int(ids.min())}..{int(ids.max())}"
             )
         return ids, mask

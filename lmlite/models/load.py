@@ -5,7 +5,7 @@ from pathlib import Path
 from lmlite.data import packages
 from lmlite.errors import UserError
 from lmlite.models import gguf, gguf_file, gguf_tokenizer, hf, tokenizer
-from lmlite.models.decoder import Decoder
+from lmlite.models.build import build
 from lmlite.models.lm import LM
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -30,7 +30,7 @@ def load(source: str | Path, dtype: str = "float32") -> LM:
     else:
         config = hf.read_config(path)
         params, text = hf.read_params(path, config, dtype), tokenizer.from_dir(path)
-    return LM(Decoder(config, dtype), params, config, text, str(source))
+    return LM(build(config, dtype), params, config, text, str(source))
 
 
 def _locate(source: str) -> Path:

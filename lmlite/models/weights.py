@@ -2,7 +2,8 @@
 
 A table maps parameter modules to the names of a file format, with `{i}` for the layer:
 `{"layers_{i}/attn/q": "model.layers.{i}.self_attn.q_proj"}`. Modules that share a name are stored
-joined along their output axis, in the table's order (GPT-2's `c_attn`).
+joined along their output axis, in the table's order (GPT-2's `c_attn`). An entry may also be a
+single parameter, with its whole stored name: `{"head_bias": "final_logits_bias"}`.
 """
 
 import math
@@ -37,17 +38,20 @@ def shapes(module) -> dict[str, tuple[int, ...]]:
 
 def group(table: dict[str, str], paths) -> dict[str, list[str]]:
     """Stored tensor name -> the parameter paths it holds, in the order they are joined."""
-    order = {module: rank for rank, module in enumerate(table)}
+    order = {entry: rank for rank, entry in enumerate(table)}
 
     def split(path):
-        module, leaf = path.rsplit("/", 1)
-        layer = re.search(r"layers_(\d+)", module)
-        return re.sub(r"layers_\d+", "layers_{i}", module), layer and layer[1], leaf
+        """The entry of the table that names the parameter, and its name."""
+        layer = re.search(r"layers_(\d+)", path)
+        entry = re.sub(r"layers_\d+", "layers_{i}", path)
+        if entry in table:
+            return entry, table[entry]
+        entry, _, leaf = entry.rpartition("/")
+        return entry, f"{table[entry].format(i=layer and layer[1])}.{_SUFFIX[leaf]}"
 
     names: dict[str, list[str]] = {}
     for path in sorted(paths, key=lambda path: order[split(path)[0]]):
-        module, layer, leaf = split(path)
-        names.setdefault(f"{table[module].format(i=layer)}.{_SUFFIX[leaf]}", []).append(path)
+        names.setdefault(split(path)[1], []).append(path)
     return names
 
 

@@ -42,7 +42,8 @@ METHODS = {
     "prompt_tuning": peft.PromptTuningConfig(**VIRTUAL),
     "prefix_tuning": peft.PrefixTuningConfig(**VIRTUAL),
     "encoded_prefix": peft.PrefixTuningConfig(
-        **VIRTUAL, prefix_projection=True, encoder_hidden_size=6, token_dim=8, num_attention_heads=2,
+        **VIRTUAL, prefix_projection=True, encoder_hidden_size=6,
+        token_dim=8, num_attention_heads=2,
     ),
     "p_tuning_mlp": peft.PromptEncoderConfig(**VIRTUAL, encoder_hidden_size=6),
     "p_tuning_lstm": peft.PromptEncoderConfig(

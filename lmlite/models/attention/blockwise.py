@@ -16,11 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from lmlite.models.attention.blocks import Blocks, join_biases, join_keys, join_queries
-from lmlite.models.attention.inputs import Inputs, Rule, any_segment
+from lmlite.models.attention.inputs import FLOOR, HIDDEN, Inputs, Rule, any_segment
 from lmlite.models.tokens import Tokens, visible
-
-_HIDDEN = -1e30
-_FLOOR = -1e20  # a maximum starts here, so that exp(_HIDDEN - maximum) is 0 in every row
 
 
 class _Rows(NamedTuple):
@@ -104,7 +101,7 @@ def _attend(row: _Rows, tiles, columns: _Columns, rule: Rule) -> tuple[jax.Array
         return jax.lax.cond(seen.any(), update, lambda *same: same, *carry), None
 
     none = jnp.zeros(row.q.shape[:-1], jnp.float32)
-    start = jnp.zeros(row.q.shape, jnp.float32), none, none + _FLOOR
+    start = jnp.zeros(row.q.shape, jnp.float32), none, none + FLOOR
     (out, total, top), _ = jax.lax.scan(step, start, (columns, tiles))
     total = jnp.where(total > 0, total, 1)
     return out / total[..., None], top + jnp.log(total)
@@ -128,7 +125,7 @@ def backward(rule, saved, cotangents):
     start = jnp.zeros(rows.q.shape, jnp.float32)
     d_q, (d_k, d_v, d_bias) = jax.lax.scan(step, start, (columns, tiles))
     d_q = join_queries(d_q, q.shape[1]).astype(q.dtype)
-    d_k, d_v = (join_keys(d, k.shape[1]).astype(k.dtype) for d in (d_k, d_v))
+    d_k, d_v = (join_keys(d, a.shape[1]).astype(a.dtype) for d, a in ((d_k, k), (d_v, v)))
     if bias is not None:
         d_bias = join_biases(d_bias.swapaxes(0, 1), bias.shape)
     return d_q, d_k, d_v, d_bias, None, None
@@ -168,11 +165,11 @@ partial.defvjp(forward, backward)
 
 
 def _scores(q, k, bias, seen, rule: Rule) -> jax.Array:
-    """float32[B, K, G, t, s], _HIDDEN where nothing is seen."""
+    """float32[B, K, G, t, s], HIDDEN where nothing is seen."""
     scores = rule.capped(_product("bkgth,bksh->bkgts", q, k))
     if bias is not None:
         scores += bias
-    return jnp.where(seen[:, None, None], scores, _HIDDEN)
+    return jnp.where(seen[:, None, None], scores, HIDDEN)
 
 
 def _product(equation, a, b):

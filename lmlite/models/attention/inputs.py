@@ -10,6 +10,9 @@ import jax.numpy as jnp
 
 from lmlite.models.tokens import Tokens, visible
 
+HIDDEN = -1e30  # the score of an unseen key: finite, so that a row that sees none is free of NaN
+FLOOR = -1e20  # where a running maximum starts, so that exp(HIDDEN - maximum) is 0 in every row
+
 
 class Prefix(NamedTuple):
     """Keys and values of tokens that every row sees, stored once: float[P, K, H].

@@ -7,9 +7,7 @@ heads a key head, H head size.
 import jax
 import jax.numpy as jnp
 
-from lmlite.models.attention.inputs import Inputs
-
-_HIDDEN = -1e30  # finite, so that a row that sees nothing stays free of NaN
+from lmlite.models.attention.inputs import HIDDEN, Inputs
 
 
 def reference(x: Inputs) -> jax.Array:
@@ -28,13 +26,13 @@ def reference(x: Inputs) -> jax.Array:
         known = x.rule.capped(_product("btkgh,pkh->bkgtp", q, x.prefix.key))
         scores = jnp.concatenate([known, scores], axis=-1)
         seen = jnp.concatenate([x.seen_prefix(), seen], axis=-1)
-    scores = jnp.where(seen[:, None, None], scores, _HIDDEN)
-    weights = jax.nn.softmax(scores, axis=-1).astype(x.v.dtype)
+    scores = jnp.where(seen[:, None, None], scores, HIDDEN)
+    sees = seen.any(-1)[:, None, None, :, None]  # a row that sees nothing is zero, not a mean
+    weights = (jax.nn.softmax(scores, axis=-1) * sees).astype(x.v.dtype)
     P = weights.shape[-1] - x.k.shape[1]
     out = _product("bkgts,bskh->btkgh", weights[..., P:], x.v)
     if x.prefix is not None:
         out += _product("bkgtp,pkh->btkgh", weights[..., :P], x.prefix.value)
-    out = jnp.where(seen.any(-1)[..., None, None, None], out, 0)
     return out.reshape(B, T, N, H).astype(x.v.dtype)
 
 

@@ -47,7 +47,6 @@ TABLE = {
 # gradients; on accelerators the limit is what a model can spare beside its activations.
 SCORES_LIMIT = {"cpu": 8 * 2**20}
 _OTHER_LIMIT = 256 * 2**20
-_FUSED = {"gpu": "cudnn", "tpu": "splash"}
 _TILE = 128  # the shortest T worth a fused kernel, and the widest head every GPU's cuDNN takes
 
 
@@ -87,13 +86,20 @@ def choose(x: Inputs) -> str:
     """The implementation that "auto" stands for; see `attention`."""
     B, T, N, H = x.q.shape
     platform = jax.default_backend()
-    fused = _FUSED.get(platform)
-    if fused and T >= _TILE and x.rule.layout != "free" and not refused(fused, x):
-        if fused == "splash" or (x.rule.layout == "padded" and H % 8 == 0 and H <= _TILE):
-            return fused
+    if platform == "tpu" and T >= _TILE and not refused("splash", x):
+        return "splash"
+    if platform == "gpu" and T >= _TILE and _fits_cudnn(x) and not refused("cudnn", x):
+        return "cudnn"
     keys = x.k.shape[1] + (x.prefix.key.shape[0] if x.prefix else 0)
     small = 4 * B * N * T * keys <= SCORES_LIMIT.get(platform, _OTHER_LIMIT)
     return "reference" if small or T == 1 else "blockwise"
+
+
+def _fits_cudnn(x: Inputs) -> bool:
+    """Whether its fused kernels run here, by flags instead of a mask, whatever the version."""
+    device, H = jax.local_devices()[0], x.q.shape[-1]
+    ampere = "NVIDIA" in device.device_kind and float(device.compute_capability) >= 8
+    return ampere and x.rule.layout == "padded" and H % 8 == 0 and H <= _TILE
 
 
 def pick(impl: str, x: Inputs) -> Callable[[Inputs], jax.Array]:

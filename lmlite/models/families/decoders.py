@@ -1,10 +1,8 @@
-"""What is particular to each decoder family of Hugging Face: its config.json's words and its names.
-
-A Llama-like family is added in this file alone: one `Family` in FAMILIES, all of it data.
-"""
+"""Decoders: Llama and its relatives, Gemma, GPT-2."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from lmlite.models.families.family import Family
 
 _LLAMA_FIELDS = {
     "vocab_size": "vocab_size",
@@ -40,7 +38,6 @@ _GPT2_FIELDS = {
     "bos_id": "bos_token_id",
     "pad_id": "pad_token_id",
 }
-
 _LLAMA_DEFAULTS = {
     "num_key_value_heads": None,
     "head_dim": None,
@@ -123,10 +120,6 @@ _GPT2_MODULES = {
 }
 
 
-def _no_layers(raw: dict) -> list[int]:
-    return []
-
-
 def _all_layers(raw: dict) -> list[int]:
     return list(range(raw["num_hidden_layers"]))
 
@@ -144,39 +137,25 @@ def _all_but_every(n: int) -> Callable[[dict], list[int]]:
     return local
 
 
-@dataclass(frozen=True)
-class Family:
-    """One `model_type` of Hugging Face.
-
-    architecture: the class `transformers` opens it with.
-    defaults: what its config.json may leave out; a window or layer types that are not here are
-    words the family does not know, and are not read.
-    fields: DecoderConfig field -> key of config.json; fixed: fields that no key tells.
-    modules: parameter module -> stored name, as in weights.py; input_first: kernels are stored
-    [in, out]. local: the layers that `sliding_window` holds for, where `layer_types` is not given.
-    """
-
-    architecture: str
-    defaults: dict = field(default_factory=lambda: _LLAMA_DEFAULTS)
-    fields: dict[str, str] = field(default_factory=lambda: _LLAMA_FIELDS)
-    fixed: dict = field(default_factory=dict)
-    modules: dict[str, str] = field(default_factory=lambda: _LLAMA_MODULES)
-    input_first: bool = False
-    local: Callable[[dict], list[int]] = _no_layers
-
-
-FAMILIES = {
+DECODERS = {
     "llama": Family(
-        "LlamaForCausalLM", fields=_LLAMA_FIELDS | _BIAS_FIELDS | {"mlp_bias": "mlp_bias"}
+        "LlamaForCausalLM",
+        defaults=_LLAMA_DEFAULTS,
+        modules=_LLAMA_MODULES,
+        fields=_LLAMA_FIELDS | _BIAS_FIELDS | {"mlp_bias": "mlp_bias"},
     ),
     "mistral": Family(
         "MistralForCausalLM",
         defaults=_LLAMA_DEFAULTS | {"sliding_window": 4096},
+        fields=_LLAMA_FIELDS,
+        modules=_LLAMA_MODULES,
         local=_all_layers,
     ),
     "qwen2": Family(
         "Qwen2ForCausalLM",
         defaults=_QWEN_DEFAULTS,
+        fields=_LLAMA_FIELDS,
+        modules=_LLAMA_MODULES,
         fixed={"qkv_bias": True},
         local=_upper_layers,
     ),
@@ -184,6 +163,7 @@ FAMILIES = {
         "Qwen3ForCausalLM",
         defaults=_QWEN_DEFAULTS | {"head_dim": 128},
         fields=_LLAMA_FIELDS | _BIAS_FIELDS,
+        modules=_LLAMA_MODULES,
         fixed={"qk_norm": True},
         local=_upper_layers,
     ),

@@ -1,0 +1,174 @@
+"""Encoders: what tokens see, pooling, names of older checkpoints, and tuning through a head."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity
+import pytest
+from tiny_lm import byte_tokenizer
+from tiny_models import assert_same
+
+import lmlite
+from lmlite.adapt import METHODS
+from lmlite.arms.arm import Labelled, Log
+from lmlite.arms.in_context import InContext
+from lmlite.arms.tuned import Tuned
+from lmlite.data.tasks import Example, Task
+from lmlite.errors import UserError
+from lmlite.models.build import build
+from lmlite.models.config import EncoderConfig
+from lmlite.models.lm import LM
+from lmlite.models.tokens import Tokens
+from lmlite.runtime import Meter
+from lmlite.train import Settings
+
+CASES = parity.cases()
+TINY = EncoderConfig(
+    vocab_size=256, width=32, layers=2, heads=4, kv_heads=4, head_size=8, hidden=48,
+    max_positions=64, types=2, masked_head=True,
+)  # fmt: skip
+OPTIM = dict(
+    learning_rate=1e-2, weight_decay=0.0, schedule="constant", warmup=0.0, clip_norm=1.0,
+    accumulate=1, groups=(),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    module = build(TINY)
+    ids = jnp.zeros((1, 4), jnp.int32)
+    params = module.init(jax.random.key(0), ids, Tokens.from_mask(ids == 0))["params"]
+    params = jax.tree.map(lambda x: x * 6 if x.ndim == 2 else x, params)
+    return LM(module, params, TINY, byte_tokenizer(), "tiny")
+
+
+def test_minilm_reproduces_its_similarity():
+    lm = lmlite.load("package:all-minilm-l6-v2")
+    pair = lm.embed(["A man is eating food.", "Someone is having a meal."])
+    assert pair[0] @ pair[1] == pytest.approx(0.6888, abs=1e-4)
+    assert np.linalg.norm(pair, axis=1) == pytest.approx(1, abs=1e-6)
+    with pytest.raises(UserError, match="no masked-token head; use hidden or embed"):
+        lm.logits([[101, 102]])
+
+
+def test_tokens_see_their_whole_segment_and_nothing_else(tiny):
+    ids = np.random.default_rng(0).integers(0, 256, (1, 12))
+    segment = jnp.asarray([[1] * 5 + [2] * 6 + [0]])
+    position = jnp.asarray([[*range(5), *range(6), 0]])
+    tokens = Tokens(position, segment, 0 * segment)
+
+    def first_states(x, at):
+        return tiny.module.apply({"params": tiny.params}, x, tokens, method="trunk")[0][0, at].sum()
+
+    x = tiny.module.apply({"params": tiny.params}, ids, tokens, method="bottom")
+    for at, seen in ((0, range(5)), (7, range(5, 11))):
+        moved = np.abs(jax.grad(first_states)(x, at)[0]).max(-1) > 0
+        assert [i for i in range(12) if moved[i]] == [*seen]
+
+
+def test_packed_rows_equal_single_texts(tiny):
+    rng = np.random.default_rng(0)
+    one, two = rng.integers(0, 256, 5), rng.integers(0, 256, 7)
+    ids = jnp.asarray([[*one, *two]])
+    segment = jnp.asarray([[1] * 5 + [2] * 7])
+    tokens = Tokens(jnp.asarray([[*range(5), *range(7)]]), segment, 0 * segment)
+    logits = tiny.module.apply({"params": tiny.params}, ids, tokens)
+    np.testing.assert_allclose(logits[0, :5], tiny.logits([one])[0], atol=1e-4)
+    np.testing.assert_allclose(logits[0, 5:], tiny.logits([two])[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_pooling(tiny, pooling):
+    texts = ["a", "some longer text, of another batch width than the others", "abc"]
+    found = tiny.embed(texts, pooling, normalize=False)
+    for text, vector in zip(texts, found, strict=True):
+        states = np.asarray(tiny.hidden([tiny.text.encode(text)]))[0]
+        expected = {"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling]
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "texts, pooling, words",
+    [
+        (["a"], "max", "pooling 'max' is unknown; known: mean, cls, last"),
+        (["a", ""], "mean", r"texts\[1\] is empty"),
+        ("a", "mean", "give a list"),
+        (["a" * 65], "mean", "has 65 positions, the model's context is 64"),
+    ],
+)
+def test_embed_errors(tiny, texts, pooling, words):
+    with pytest.raises(UserError, match=words):
+        tiny.embed(texts, pooling)
+
+
+def test_target_ids_are_for_other_models(tiny):
+    with pytest.raises(UserError, match="a bert model takes no target_ids"):
+        tiny.logits([[1]], target_ids=[[1]])
+
+
+def renamed(folder, case, rename, extra=()):
+    """The directory of a case with other tensor names, and zeros beside them."""
+    spec = CASES[case]
+    tensors = parity.write(folder, spec["config"], spec["shapes"])
+    parity.save(folder, {rename(k): v for k, v in tensors.items()} | {
+        name: np.zeros(shape, np.float32) for name, shape in extra
+    })  # fmt: skip
+    return lmlite.load(folder)
+
+
+@pytest.mark.parametrize(
+    "case, rename, extra",
+    [
+        ("bert", lambda k: k.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"),
+         [("cls.predictions.decoder.weight", (40, 32)), ("cls.seq_relationship.bias", (2,))]),
+        ("bert", lambda k: k.removeprefix("bert."), [("cls.predictions.decoder.bias", (40,))]),
+        ("bert_headless", lambda k: f"bert.{k}", [("bert.embeddings.position_ids", (1, 64))]),
+        ("roberta", lambda k: k, [("lm_head.decoder.weight", (40, 32)),
+                                  ("lm_head.decoder.bias", (40,))]),
+        ("roberta_headless", lambda k: f"roberta.{k}", []),
+        ("distilbert", lambda k: k, [("vocab_projector.weight", (40, 32))]),
+        ("distilbert_headless", lambda k: f"distilbert.{k}", []),
+    ],
+)  # fmt: skip
+def test_other_names_and_copies_mean_the_same(tmp_path, case, rename, extra):
+    plain = renamed(tmp_path / "a", case, lambda name: name)
+    other = renamed(tmp_path / "b", case, rename, extra)
+    assert other.config == plain.config
+    assert_same(other.params, plain.params)
+
+
+def test_roberta_has_the_positions_its_table_leaves(tmp_path):
+    lm = renamed(tmp_path, "roberta", lambda name: name)
+    assert (lm.config.position_offset, lm.config.max_positions) == (2, 62)
+    with pytest.raises(UserError, match="token_ids has 63 positions, the model's context is 62"):
+        lm.hidden(np.ones((1, 63)))
+
+
+def task(n=60):
+    """Whether a text starts with b; its other letters are noise."""
+    draw = np.random.default_rng(0)
+    made = []
+    for i in range(n):
+        noise = "".join(draw.choice(list("xyz "), draw.integers(2, 15)))
+        made.append(Example(f"{i}", "ab"[i % 2] + noise + ".", ("no", "yes"), i % 2, f"{i}"))
+    return Task("letters", ("no", "yes"), tuple(made[:40]), (), tuple(made[40:]))
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "lora", "full", "last_layers", "ia3"])
+def test_every_method_tunes_an_encoder_through_a_head(tiny, method):
+    letters = task()
+    data = Labelled(letters.train[:32], letters.train[32:])
+    arm = Tuned(METHODS[method](), Settings(epochs=6, batch_size=8, patience=0, optim=OPTIM))
+    predictor = arm.fit(tiny, letters, data, 0, Log())
+    scores = predictor.predict(letters.test, Meter())[""]
+    right = [int(np.argmax(s)) == e.target for s, e in zip(scores, letters.test, strict=True)]
+    assert np.mean(right) > 0.9
+    head = TINY.width * 2 + 2
+    assert (predictor.cost.trainable_params == head) == (method == "linear_probe")
+
+
+def test_an_encoder_is_not_prompted(tiny):
+    letters = task()
+    fitted = InContext().fit(tiny, letters, Labelled(letters.train, ()), 0, Log())
+    with pytest.raises(UserError, match="a bert model continues no text.*use a 'tuned' arm"):
+        fitted.predict(letters.test, Meter())

@@ -1,0 +1,47 @@
+"""Programs are metered: FLOPs of loops are counted by their turns, compilation apart from work."""
+
+import jax
+import jax.numpy as jnp
+
+from lmlite.runtime import Meter, Program, stream
+
+PRODUCT = 2 * 8 * 16 * 32
+
+
+def test_a_loop_counts_every_turn():
+    x, w = jnp.ones((8, 16)), jnp.ones((16, 32))
+    stacked = jnp.ones((5, 8, 16))
+    meter = Meter()
+    plain, loop = Program(lambda x, w: x @ w), Program(lambda xs, w: jax.lax.map(lambda x: x @ w, xs))
+    _, one = plain.compile(meter, x, w)
+    _, five = loop.compile(meter, stacked, w)
+    assert one == PRODUCT
+    assert 5 * PRODUCT <= five <= 5.2 * PRODUCT
+
+
+def test_nested_loops_multiply():
+    w = jnp.ones((16, 32))
+
+    def inner(xs):
+        return jax.lax.map(lambda x: x @ w, xs)
+
+    _, flops = Program(lambda xss: jax.lax.map(inner, xss)).compile(Meter(), jnp.ones((3, 5, 8, 16)))
+    assert 15 * PRODUCT <= flops <= 15.5 * PRODUCT
+
+
+def test_one_program_a_shape_and_a_constant():
+    meter = Meter()
+    program = Program(lambda n, x: x * n, static=1)
+    for n, size in ((2, 3), (2, 3), (3, 3), (2, 4)):
+        assert program(meter, n, jnp.ones(size)).sum() == n * size
+    assert len(program._compiled) == 3 and meter.compile_seconds > 0
+
+
+def test_streams_differ_by_name_step_and_seed():
+    drawn = {
+        tuple(jax.random.key_data(stream(*of)).tolist())
+        for of in ((0, "init"), (0, "dropout"), (1, "init"), (0, "init", 1))
+    }
+    assert len(drawn) == 4
+    again = jax.random.key_data(stream(0, "init"))
+    assert jnp.array_equal(again, jax.random.key_data(stream(0, "init")))
