@@ -39,7 +39,7 @@ def task(name: str) -> ConfigDict:
     `choices` or the text to produce; set config.task.* to say otherwise.
     """
     if name not in TASKS and ":" not in name:
-        raise ValueError(f"task {name!r} is neither one of {sorted(TASKS)} nor a source like csv:PATH")
+        raise ValueError(f"task {name!r} is none of {sorted(TASKS)} and no source like csv:PATH")
     fields = dict(
         source=name,
         template="{text}\nAnswer:",

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(model: str = "package:smollm2-135m-instruct") -> ConfigDict:
-    """See the module's docstring; the other fields are the arguments of `lmlite.decode.generate`."""
+    """See the module's docstring; `options` are the arguments of `lmlite.decode.generate`."""
     return ConfigDict(
         dict(
             model=model,

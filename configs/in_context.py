@@ -1,6 +1,6 @@
 """k-shot prompting on one task, under every reading of the same scores.
 
-    python -m experiments.in_context --config=configs/in_context.py:shots=8 --workdir=/tmp/prompted
+python -m experiments.in_context --config=configs/in_context.py:shots=8 --workdir=/tmp/prompted
 """
 
 from ml_collections import ConfigDict

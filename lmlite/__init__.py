@@ -9,7 +9,7 @@ __all__ = ["LM", "UserError", "load"]
 
 
 def __getattr__(name: str):
-    """Resolved on first use, so that importing lmlite does not import jax (`--help` stays quick)."""
+    """Resolved on first use: importing lmlite does not import jax, so `--help` is quick."""
     if name == "load":
         from lmlite.models.load import load
 

@@ -16,7 +16,7 @@ class Checkpoints:
     """The newest checkpoint of one run under `directory`; older ones are removed.
 
     Only the trainable tree is saved, so an adapter's checkpoint is as small as the adapter and a
-    full tuning's holds the model. Writing is atomic: a run killed while saving finds the one before.
+    full tuning's holds the model. Writing is atomic: a run killed while saving finds the last one.
 
     Small leaves are saved end to end, one vector a dtype: the hundreds of matrices of an adapter
     take a tenth of a second instead of the two that a file entry each would. `index` tells, in the

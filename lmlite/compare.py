@@ -42,7 +42,8 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
     test = sample(task.test, min(config.test_items, len(task.test)), config.seed, balanced=False)
     data = labelled(task, config.examples, config.dev_fraction, config.seed)
     lm = load(config.model, config.dtype)
-    results, predictions = Records(workdir / "results.jsonl"), Records(workdir / "predictions.jsonl")
+    results = Records(workdir / "results.jsonl")
+    predictions = Records(workdir / "predictions.jsonl")
     done = {(row["job"], row["seed"]) for row in results.rows()}
     failed = []
     for i, job in enumerate(jobs, start=1):

@@ -187,7 +187,10 @@ class _Run:
     def result(self, state: dict) -> Trained:
         rows = np.asarray(state["history"])[: int(state["epoch"])]
         names = "loss", "grad_norm", "dev_loss"
-        history = [{"epoch": i + 1, **dict(zip(names, row, strict=True))} for i, row in enumerate(rows)]
+        history = [
+            {"epoch": i, **dict(zip(names, map(float, row), strict=True))}
+            for i, row in enumerate(rows, start=1)
+        ]
         params = tree.merge(self.frozen, state["best"])
         return Trained(params, int(state["epoch"]) * self.steps_per_epoch, history)
 
@@ -205,5 +208,6 @@ class _Run:
             self.lm.network, params, self.dev, self.lm.config.max_positions, self.meter,
             start=self.start_layer, states=states,
         )  # fmt: skip
-        chosen = [s[t] - np.logaddexp.reduce(s) for s, t in zip(scores, self.dev_targets, strict=True)]
+        pairs = zip(scores, self.dev_targets, strict=True)
+        chosen = [s[t] - np.logaddexp.reduce(s) for s, t in pairs]
         return -float(np.mean(chosen))

@@ -49,7 +49,7 @@ def label(tree: Mapping, rules: Rules) -> dict[str, str]:
     for path in flatten(tree):
         found = next((i for i, (regex, _) in enumerate(compiled) if regex.fullmatch(path)), None)
         if found is None:
-            raise UserError(f"parameter {path!r} matches no partition rule; end the rules with '.*'")
+            raise UserError(f"parameter {path!r} matches no partition rule; end them with '.*'")
         fired.add(found)
         labels[path] = compiled[found][1]
     for i, (pattern, name) in enumerate(rules):

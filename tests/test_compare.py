@@ -44,7 +44,9 @@ def test_command_to_report_and_resume(files, run_python, tmp_path):
     assert done.returncode == 0, done.stderr
     rows = lines(work / "results.jsonl")
     names = {row["arm"] for row in rows}
-    readings = {f"{arm}{r}" for arm in ("zero-shot", "4-shot") for r in ("", "+contextual", "+batch")}
+    readings = {
+        f"{arm}{r}" for arm in ("zero-shot", "4-shot") for r in ("", "+contextual", "+batch")
+    }
     assert names == readings | {"linear-probe", "last-2-layers", "lora-qv"}
     contract = (
         "arm task split seed metric value n examples trainable_params stored_bytes train_seconds "

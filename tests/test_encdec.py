@@ -1,4 +1,4 @@
-"""Encoder-decoders: what a target sees, cached decoding, packed pairs, words of old and new files."""
+"""Encoder-decoders: what a target sees, cached decoding, packed pairs, old and new files."""
 
 import jax
 import jax.numpy as jnp
@@ -139,9 +139,7 @@ def test_bart_without_a_head_has_no_bias_and_other_names(tmp_path):
 
 def test_both_ways_to_say_t5_v1_1(tmp_path):
     old = loaded(tmp_path / "a", "t5_v1_1")
-    new = loaded(
-        tmp_path / "b", "t5_v1_1", tie_word_embeddings=True, scale_decoder_outputs=False
-    )
+    new = loaded(tmp_path / "b", "t5_v1_1", tie_word_embeddings=True, scale_decoder_outputs=False)
     assert old.config == new.config
     assert not old.config.scaled_head and not old.config.tied and old.config.gated
     first = loaded(tmp_path / "c", "t5").config

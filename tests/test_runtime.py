@@ -12,7 +12,10 @@ def test_a_loop_counts_every_turn():
     x, w = jnp.ones((8, 16)), jnp.ones((16, 32))
     stacked = jnp.ones((5, 8, 16))
     meter = Meter()
-    plain, loop = Program(lambda x, w: x @ w), Program(lambda xs, w: jax.lax.map(lambda x: x @ w, xs))
+    plain, loop = (
+        Program(lambda x, w: x @ w),
+        Program(lambda xs, w: jax.lax.map(lambda x: x @ w, xs)),
+    )
     _, one = plain.compile(meter, x, w)
     _, five = loop.compile(meter, stacked, w)
     assert one == PRODUCT
@@ -25,7 +28,9 @@ def test_nested_loops_multiply():
     def inner(xs):
         return jax.lax.map(lambda x: x @ w, xs)
 
-    _, flops = Program(lambda xss: jax.lax.map(inner, xss)).compile(Meter(), jnp.ones((3, 5, 8, 16)))
+    _, flops = Program(lambda xss: jax.lax.map(inner, xss)).compile(
+        Meter(), jnp.ones((3, 5, 8, 16))
+    )
     assert 15 * PRODUCT <= flops <= 15.5 * PRODUCT
 
 

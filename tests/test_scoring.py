@@ -1,4 +1,4 @@
-"""Choice scores: packed, prefix-cached and batched equal the plain computation, one text at a time."""
+"""Choice scores: packed, cached and batched equal the plain computation, one text at a time."""
 
 import dataclasses
 

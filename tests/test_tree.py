@@ -1,4 +1,4 @@
-"""Partition labels: every leaf gets exactly the first matching rule's label, or an error says so."""
+"""Partition labels: every leaf gets the first matching rule's label, or an error says so."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A tiny random Llama with a byte-level tokenizer, and a task it can learn: for tests of the whole."""
+"""A tiny random Llama with a byte-level tokenizer, and a task it can learn."""
 
 import csv
 import dataclasses

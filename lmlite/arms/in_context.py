@@ -47,7 +47,7 @@ class InContext:
             examples=len(demonstrations),
             trainable_params=0,
             stored_bytes=size_bytes(prefix) if prefix else 0,
-            train_seconds=time.perf_counter() - start - meter.compile_seconds,
+            train_seconds=time.perf_counter() - start - meter.compile_seconds if context else 0.0,
             train_flops=meter.flops,
             compile_seconds=meter.compile_seconds,
         )

@@ -19,7 +19,9 @@ class Epochs:
     rounded up to one of a few numbers, since each shape costs a compilation and saves padding.
     """
 
-    def __init__(self, items: Sequence[Item], batch_size: int, epochs: int, seed: int, context: int):
+    def __init__(
+        self, items: Sequence[Item], batch_size: int, epochs: int, seed: int, context: int
+    ):
         self._items, self._size, self._seed = items, batch_size, seed
         self._lengths = [len(item.ids) for item in items]
         self.steps = math.ceil(len(items) / batch_size)

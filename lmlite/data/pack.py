@@ -14,7 +14,6 @@ import numpy as np
 
 from lmlite.errors import UserError
 
-
 BATCH_TOKENS = 1024  # where weights do not change: enough for full-speed products, little padding
 
 
@@ -95,7 +94,7 @@ def row_length(items: Sequence[Item], context: int, multiple: int = 32) -> int:
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Rows of indices whose lengths sum to at most `capacity`; longest first, first row that fits."""
+    """Rows of indices whose lengths sum to at most `capacity`: longest first, first that fits."""
     rows: list[list[int]] = []
     room: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -123,7 +122,9 @@ def pack(
     """
     taken = list(range(len(items)) if order is None else order)
     starts = np.cumsum([0] + [len(item.ids) for item in items])
-    placed = [[taken[i] for i in row] for row in first_fit([len(items[i].ids) for i in taken], length)]
+    placed = [
+        [taken[i] for i in row] for row in first_fit([len(items[i].ids) for i in taken], length)
+    ]
     groups = [placed[i : i + rows] for i in range(0, len(placed), rows)]
     most = max(sum(len(items[i].reads) for row in g for i in row) for g in groups)
     reads = -(-most // reads_multiple) * reads_multiple

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmlite.decode.sampling import mark, penalised
 
@@ -116,9 +117,9 @@ class Beams:
 
     def settled(self, state: Searched, step: int) -> list[list[int]]:
         """The best ended beam of each prompt; nothing while a better one is possible."""
-        best, hopeful = jax.device_get((jax.tree.map(lambda x: x[:, 0], state.ended), state.hopeful))
-        lengths = [0 if waits else n for waits, n in zip(hopeful, best.length, strict=True)]
-        return [ids[:n].tolist() for ids, n in zip(best.ids, lengths, strict=True)]
+        ended, hopeful = jax.device_get((state.ended, state.hopeful))
+        lengths = np.where(hopeful, 0, ended.length[:, 0])
+        return [ids[:n].tolist() for ids, n in zip(ended.ids[:, 0], lengths, strict=True)]
 
 
 def _take(beam: Beam, place: jax.Array) -> Beam:

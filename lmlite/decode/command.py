@@ -1,4 +1,4 @@
-"""What `experiments.generate` does: prompts of a config to the terminal and to generations.jsonl."""
+"""What `experiments.generate` does: prompts to the terminal and to generations.jsonl."""
 
 import time
 from pathlib import Path
@@ -22,8 +22,9 @@ def command(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"batch_size={config.batch_size} must be at least 1")
     records = Records(workdir / "generations.jsonl")
     lm = load(config.model, config.dtype)
+    options = config.options.to_dict()
     for start in range(len(records.rows()), len(prompts), config.batch_size):
-        records.add(_batch(lm, prompts[start : start + config.batch_size], config.options.to_dict()))
+        records.add(_batch(lm, prompts[start : start + config.batch_size], options))
     print(f"generations: {records.path}")
 
 

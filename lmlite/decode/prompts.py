@@ -46,10 +46,11 @@ def check_length(lm: LM, prompts: list[list[int]], max_new_tokens: int) -> None:
     """
     context = lm.config.max_positions - (lm.virtual.length if lm.virtual else 0)
     for i, ids in enumerate(prompts):
-        longest = max(len(ids), 1 + max_new_tokens) if lm.config.cross else len(ids) + max_new_tokens
+        n = len(ids)
+        longest = max(n, 1 + max_new_tokens) if lm.config.cross else n + max_new_tokens
         if longest > context:
             raise UserError(
-                f"prompts[{i}] has {len(ids)} tokens; with max_new_tokens={max_new_tokens} it "
+                f"prompts[{i}] has {n} tokens; with max_new_tokens={max_new_tokens} it "
                 f"exceeds the model's context of {context}; shorten one of them"
             )
 

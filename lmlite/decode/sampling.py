@@ -40,7 +40,10 @@ class Sampler:
         return Sampled(jnp.zeros((rows, room), jnp.int32), jnp.zeros(rows, bool), seen)
 
     def extend(self, state: Sampled, logits: jax.Array, step: jax.Array):
-        """The state with token `step` of each row chosen by logits [B, V]; the tokens; no new order."""
+        """Chooses token `step` of each row by logits [B, V].
+
+        Returns the state with it, the tokens int32[B], and None: each row continues itself.
+        """
         keys = jax.vmap(jax.random.fold_in, (0, None))(self.keys, step)
         token = choose(logits, state.seen, self.rule, keys)
         ids = jax.lax.dynamic_update_slice(state.ids, token[:, None], (0, step))

@@ -58,7 +58,7 @@ class Transcript:
         return whole[len(os.path.commonprefix([self._before, whole])) :]
 
     def _stop(self, known: int) -> None:
-        """Cuts the text before the first stop text, and the ids after the token that completes it."""
+        """Cuts the text before the first stop text, the ids after the token that completes it."""
         at = _find(self.text, self._stops)
         if at is None:
             return
@@ -79,7 +79,7 @@ def _find(text: str, stops: Sequence[str]) -> int | None:
 
 
 def _safe(text: str, stops: Sequence[str]) -> int:
-    """Length of `text` without a character that lacks bytes and without the start of a stop text."""
+    """Length of `text` without an unfinished character and without the start of a stop text."""
     text = text.rstrip("\ufffd")
     starts = (n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n]))
     return len(text) - max(starts, default=0)

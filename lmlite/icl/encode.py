@@ -17,7 +17,7 @@ class Encoded(NamedTuple):
 def encode(
     tokenizer: Tokenizer, contexts: Sequence[str], continuations: Sequence[Sequence[str]]
 ) -> list[Encoded]:
-    """Encodes each context with each of its continuations (which bring their own leading space).
+    """Encodes each context with its continuations (which bring their own leading space).
 
     A continuation's tokens are those of the joint text past the context's own, and a context's
     trailing spaces move into the continuation: lm-evaluation-harness's rule, so that scores compare.
@@ -28,11 +28,7 @@ def encode(
         raise UserError(f"prompt {empty[0]} is empty; give the task a template with fixed text")
     heads = tokenizer.encode_batch(bare)
     joint = tokenizer.encode_batch(
-        [
-            full + text
-            for full, texts in zip(contexts, continuations, strict=True)
-            for text in texts
-        ]
+        [full + text for full, texts in zip(contexts, continuations, strict=True) for text in texts]
     )
     out, at = [], 0
     for head, texts in zip(heads, continuations, strict=True):

@@ -1,4 +1,4 @@
-"""What a model is, independent of where its weights came from: one frozen, hashable record a role."""
+"""What a model is, wherever its weights came from: one frozen, hashable record a role."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -23,6 +23,9 @@ _ONLY = {  # switches of the families' own code that ours implements one way
     "partial_rotary_factor": 1.0,
     "position_embedding_type": "absolute",
     "is_decoder": False,
+    "normalize_before": False,
+    "add_final_layer_norm": False,
+    "static_position_embeddings": False,
 }
 _ROPE_TYPES = ("default", "linear", "llama3")
 

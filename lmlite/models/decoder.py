@@ -37,7 +37,8 @@ class Decoder(Stack):
         c = self.config
         x = self.final(x)
         logits = self.embed.attend(x) if c.tied else self.head(x)
-        return c.final_soft_cap * jnp.tanh(logits / c.final_soft_cap) if c.final_soft_cap else logits
+        cap = c.final_soft_cap
+        return cap * jnp.tanh(logits / cap) if cap else logits
 
     def __call__(self, ids: jax.Array, tokens: Tokens) -> jax.Array:
         """Logits at every position: ids int[B, T] -> float32[B, T, V]."""

@@ -59,7 +59,7 @@ class EncDec(Stack):
         target_ids: jax.Array | None = None,
         target_tokens: Tokens | None = None,
     ) -> jax.Array:
-        """Logits at every target position: float32[B, T, V]; without a target, of its first token."""
+        """Logits at every target position, float32[B, T, V]; of the first without a target."""
         if target_ids is None:
             target_ids = jnp.full((ids.shape[0], 1), self.config.start_id)
             target_tokens = Tokens.from_mask(jnp.ones(target_ids.shape, bool))
@@ -68,7 +68,7 @@ class EncDec(Stack):
         return self.readout(self.trunk(x, target_tokens, memory=memory)[0])
 
     def decode(self, ids, tokens, cache, prefix=None) -> tuple[jax.Array, Cache]:
-        """States of new target tokens [B, T, D] given the cache, and the cache with them written."""
+        """States of new targets [B, T, D] given the cache, and the cache with them written."""
         x = self.bottom(ids, tokens)
         x, layers = self.trunk(x, tokens, prefix, cache, memory=cache.memory)
         return x, cache._replace(

@@ -20,7 +20,7 @@ from lmlite.models.tokens import Tokens
 class MaskedHead(nn.Module):
     """norm(act(dense x)), and a score for each token of the vocabulary.
 
-    The scores are products with the token table plus `bias` [V], or of a layer of their own: `score`.
+    score: products with the token table, to which `bias` [V] is added, or a layer of their own.
     """
 
     config: EncoderConfig
@@ -71,7 +71,7 @@ class Encoder(Stack):
         return jnp.tanh(self.pooler(self.final(x)))
 
     def __call__(self, ids: jax.Array, tokens: Tokens) -> jax.Array:
-        """Logits float32[B, T, V] at every position; without a masked-token head, states [B, T, D]."""
+        """Logits float32[B, T, V] at every position; without a masked head, states [B, T, D]."""
         x = self.trunk(self.bottom(ids, tokens), tokens)[0]
         if self.config.pooler and self.is_initializing():
             self.pooled(x)  # so that its parameters exist; no logits depend on them

@@ -60,9 +60,7 @@ def read_params(directory: Path, config: StackConfig, dtype: str = "float32") ->
     return weights.load(found, names, sizes, dtype, _orient(config))
 
 
-def write(
-    directory: Path, config: StackConfig, params: dict, shard_bytes: int = 5 * 10**9
-) -> None:
+def write(directory: Path, config: StackConfig, params: dict, shard_bytes: int = 5 * 10**9) -> None:
     """Writes config.json and the weights, in their own dtypes and shards of `shard_bytes`.
 
     Weights that were in the directory before are replaced.

@@ -25,7 +25,7 @@ def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) ->
 
 
 def matmul(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
-    """x [..., I] times kernel [I, O] with operands in `dtype`, accumulated and returned in float32."""
+    """x [..., I] times kernel [I, O], operands in `dtype`, accumulated and returned in float32."""
     if dtype == "float32":  # plain, so that it can be differentiated in every mode
         return jnp.matmul(x.astype(dtype), kernel.astype(dtype))
     return _low_precision(x, kernel, dtype)
@@ -72,7 +72,7 @@ class Linear(nn.Module):
 
 
 class Norm(nn.Module):
-    """RMSNorm ('rms', Zhang & Sennrich 2019) or LayerNorm ('layer') over the last axis, in float32."""
+    """RMSNorm ('rms', Zhang & Sennrich 2019) or LayerNorm ('layer') of the last axis, float32."""
 
     kind: str
     eps: float

@@ -83,7 +83,7 @@ class Network:
         return self.apply(params, "remember", states, tokens, rngs=rngs)
 
     def readout(self, params, x: jax.Array, rngs=None) -> jax.Array:
-        """Logits float32[..., V] of final states [..., D]; [..., C] where a head replaces the model's."""
+        """Logits float32[..., V] of final states [..., D]; [..., C] of a head in the model's place."""
         if self.head is not None:
             return self.head(self, params, x)
         return self.apply(params, "readout", x, rngs=rngs)
@@ -104,9 +104,7 @@ class Network:
         placed = self._placed(tokens)
         return self.apply(params, "decode", ids, placed, cache, self._own_prefix(params))
 
-    def _run(
-        self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None
-    ):
+    def _run(self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None):
         if (own := self._own_prefix(params)) is not None:
             prefix = jax.tree.map(lambda *p: jnp.concatenate(p), own, prefix) if prefix else own
         kwargs = dict(prefix=prefix, start=start, stop=stop, memory=memory)
@@ -150,8 +148,8 @@ def _hidden(network: Network, params, ids, mask):
 class LM:
     """What `lmlite.load` returns.
 
-    source: where the weights came from. hooks: the interceptors of the methods attached to it; head: a
-    method's own readout, (network, params, states [..., D]) -> logits [..., C].
+    source: where the weights came from. hooks: the interceptors of the methods attached to it;
+    head: a method's own readout, (network, params, states [..., D]) -> logits [..., C].
     """
 
     module: nn.Module
@@ -196,7 +194,7 @@ class LM:
         return _target_logits(self.network, self.params, ids, mask, targets)
 
     def hidden(self, token_ids, mask=None) -> jax.Array:
-        """Final states: int[B, T], bool[B, T] -> float32[B, T, D]; of the encoder, if it has one."""
+        """Final states, the encoder's if there is one: int[B, T], bool[B, T] -> float32[B, T, D]."""
         return _hidden(self.network, self.params, *self._inputs(token_ids, mask))
 
     def embed(

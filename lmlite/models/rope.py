@@ -1,4 +1,4 @@
-"""Rotary position embeddings (Su et al. 2021, arXiv:2104.09864), half-split as Hugging Face stores them.
+"""Rotary position embeddings (Su et al. 2021, arXiv:2104.09864), half-split as Hugging Face has it.
 
 B batch, T tokens, N heads, H head size.
 """
@@ -28,12 +28,12 @@ def frequencies(head_size: int, base: float, scaling: tuple = ()) -> np.ndarray:
     elif kind == "llama3":
         freq = _llama3(freq, rule)
     else:
-        raise UserError(f"rope_scaling type {kind!r} is not supported; known: default, linear, llama3")
+        raise UserError(f"rope_scaling type {kind!r} is unknown; known: default, linear, llama3")
     return freq.astype(np.float32)
 
 
 def _llama3(freq: np.ndarray, rule: dict) -> np.ndarray:
-    """Long waves are slowed by `factor`, short ones kept, those between interpolated (Llama 3.1)."""
+    """Llama 3.1: long waves are slowed by `factor`, short ones kept, the others interpolated."""
     low, high = rule["low_freq_factor"], rule["high_freq_factor"]
     turns = rule["original_max_position_embeddings"] * freq / (2 * math.pi)
     keep = np.clip((turns - low) / (high - low), 0.0, 1.0)

@@ -26,7 +26,7 @@ class Tokens(NamedTuple):
 
     @classmethod
     def from_mask(cls, mask: jax.Array) -> "Tokens":
-        """One sequence a row; mask: bool[B, T], true where there is a token (padding on any side)."""
+        """One sequence a row; mask: bool[B, T], true where a token is (padding on any side)."""
         segment = mask.astype(jnp.int32)
         position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
         return cls(position, segment, jnp.zeros_like(segment))

@@ -52,7 +52,10 @@ CASES = {
     "llama3": (
         hf.LlamaForCausalLM,
         hf.LlamaConfig(
-            **GROUPED, tie_word_embeddings=True, attention_bias=True, mlp_bias=True,
+            **GROUPED,
+            tie_word_embeddings=True,
+            attention_bias=True,
+            mlp_bias=True,
             rope_parameters=LLAMA3,
         ),
     ),
@@ -60,7 +63,10 @@ CASES = {
     "qwen2": (
         hf.Qwen2ForCausalLM,
         hf.Qwen2Config(
-            **SIZES, num_key_value_heads=2, use_sliding_window=True, sliding_window=5,
+            **SIZES,
+            num_key_value_heads=2,
+            use_sliding_window=True,
+            sliding_window=5,
             max_window_layers=1,
         ),
     ),
@@ -68,14 +74,20 @@ CASES = {
     "gemma2": (
         hf.Gemma2ForCausalLM,
         hf.Gemma2Config(
-            **GROUPED, query_pre_attn_scalar=24, sliding_window=5, attn_logit_softcapping=2.0,
+            **GROUPED,
+            query_pre_attn_scalar=24,
+            sliding_window=5,
+            attn_logit_softcapping=2.0,
             final_logit_softcapping=3.0,
         ),
     ),
     "gemma3": (
         hf.Gemma3ForCausalLM,
         hf.Gemma3TextConfig(
-            **GROUPED, sliding_window=5, sliding_window_pattern=3, rope_parameters=LOCAL_AND_GLOBAL,
+            **GROUPED,
+            sliding_window=5,
+            sliding_window_pattern=3,
+            rope_parameters=LOCAL_AND_GLOBAL,
         ),
     ),
     "gpt2": (hf.GPT2LMHeadModel, hf.GPT2Config(**GPT2, n_layer=3)),

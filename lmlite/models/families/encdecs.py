@@ -118,7 +118,7 @@ def _bart_modules() -> dict[str, str]:
 
 
 def _derive_t5(raw: dict) -> dict:
-    """v1.1 was told from v1.0 by not tying its tables; from transformers 5 on by a key of its own."""
+    """v1.1 is told from v1.0 by not tying its tables; since transformers 5 by a key of its own."""
     kind = raw["feed_forward_proj"]
     scaled = raw.get("scale_decoder_outputs", raw["tie_word_embeddings"] is not False)
     return {
