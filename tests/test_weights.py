@@ -154,7 +154,7 @@ def test_end_of_turn_comes_from_the_generation_config(tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"model_type": "mamba"}, "model_type 'mamba' is not known; known: bart, bert, distilbert,"),
+        ({"model_type": "mamba"}, "model_type 'mamba' is not known; known: bart, bert,"),
         ({"hidden_act": "tanh"}, "activation 'tanh'; known: silu"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "'yarn' is not supported"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantized by 'gptq'"),

@@ -20,7 +20,7 @@ def encode(
     """Encodes each context with its continuations (which bring their own leading space).
 
     A continuation's tokens are those of the joint text past the context's own, and a context's
-    trailing spaces move into the continuation: lm-evaluation-harness's rule, so that scores compare.
+    trailing spaces move into the continuation: lm-evaluation-harness's rule, so scores compare.
     Raises UserError for an empty context or continuation.
     """
     bare = [context.rstrip() for context in contexts]

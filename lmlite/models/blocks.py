@@ -167,7 +167,7 @@ class Embed(nn.Module):
 
 
 class RelativeBias(nn.Module):
-    """A bias a head for each bucket of distances, `embedding` [buckets, N]: T5, arXiv:1910.10683."""
+    """A bias a head by bucket of distance, `embedding` [buckets, N]: T5, arXiv:1910.10683."""
 
     config: StackConfig
 

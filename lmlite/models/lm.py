@@ -83,7 +83,7 @@ class Network:
         return self.apply(params, "remember", states, tokens, rngs=rngs)
 
     def readout(self, params, x: jax.Array, rngs=None) -> jax.Array:
-        """Logits float32[..., V] of final states [..., D]; [..., C] of a head in the model's place."""
+        """Logits float32[..., V] of final states [..., D]; [..., C] where a head replaces it."""
         if self.head is not None:
             return self.head(self, params, x)
         return self.apply(params, "readout", x, rngs=rngs)
@@ -194,7 +194,7 @@ class LM:
         return _target_logits(self.network, self.params, ids, mask, targets)
 
     def hidden(self, token_ids, mask=None) -> jax.Array:
-        """Final states, the encoder's if there is one: int[B, T], bool[B, T] -> float32[B, T, D]."""
+        """Final states, the encoder's where there is one: int, bool[B, T] -> float32[B, T, D]."""
         return _hidden(self.network, self.params, *self._inputs(token_ids, mask))
 
     def embed(
