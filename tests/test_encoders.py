@@ -58,7 +58,7 @@ def test_tokens_see_their_whole_segment_and_nothing_else(tiny):
     tokens = Tokens(position, segment, 0 * segment)
 
     def state(x, at):
-        return tiny.module.apply({"params": tiny.params}, x, tokens, method="trunk")[0][0, at].sum()
+        return tiny.module.apply({"params": tiny.params}, x, tokens, method="trunk")[0][0, at, 0]
 
     x = tiny.module.apply({"params": tiny.params}, ids, tokens, method="bottom")
     for at, seen in ((0, range(5)), (7, range(5, 11))):
