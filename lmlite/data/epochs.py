@@ -7,6 +7,7 @@ import numpy as np
 
 from lmlite.data.pack import Batch, Item, first_fit, pack, row_length
 
+_MULTIPLE = 16  # of the row length: one compilation an arm, so it may fit closely
 _MOST_SHAPES = 4
 _PLANNED = 256  # batches of the first epoch that shapes are chosen by
 
@@ -27,10 +28,10 @@ class Epochs:
         self.steps = math.ceil(len(items) / batch_size)
         planned = [c for e in range(epochs) for c in self._order(e)][:_PLANNED]
         shapes = 1 + epochs * self.steps // 64
-        least = row_length(items, context)
+        least = row_length(items, context, _MULTIPLE)
         plans = [
             self._plan(planned, length, min(shapes, _MOST_SHAPES))
-            for length in range(least, 2 * least + 1, 32)
+            for length in range(least, 2 * least + 1, _MULTIPLE)
         ]
         _, self._length, self._rows = min(plans)
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from lmlite.models.attention import attention
 from lmlite.models.config import StackConfig
-from lmlite.models.layers import MLP, Linear, Norm
-from lmlite.models.rope import frequencies, rotate
+from lmlite.models.layers import MLP, Linear, Norm, matmul
+from lmlite.models.rope import Turns, rotate
 from lmlite.models.tokens import Tokens
 
 KeyValue = tuple[jax.Array, jax.Array]  # float[B, T, K, H] each
@@ -34,8 +34,9 @@ class Memory(NamedTuple):
 class Attention(nn.Module):
     """Grouped-query attention; [B, T, D] -> [B, T, D] and the tokens' own keys and values.
 
-    past: (cached keys and values, attributes of what they hold with this call's tokens, slot to
-    write). source: (keys and values, attributes) to read in place of its own, from `key_value`.
+    turns: what rotary embeddings turn queries and keys by. past: (cached keys and values,
+    attributes of what they hold with this call's tokens, slot to write). source: (keys and values,
+    attributes) to read in place of its own, from `key_value`.
     """
 
     config: StackConfig
@@ -53,7 +54,7 @@ class Attention(nn.Module):
             self.q_norm = Norm("rms", c.norm_eps, c.norm_offset)
             self.k_norm = Norm("rms", c.norm_eps, c.norm_offset)
 
-    def __call__(self, x, tokens, prefix=None, past=None, bias=None, source=None):
+    def __call__(self, x, tokens, prefix=None, turns=None, past=None, bias=None, source=None):
         c = self.config
         q = self._heads(self.q(x), c.heads)
         q = self.q_norm(q) if c.qk_norm else q
@@ -61,7 +62,7 @@ class Attention(nn.Module):
             own = None
             (k, v), key = source
         else:
-            q, own, key = self._rotated(q, tokens), self.key_value(x, tokens), tokens
+            q, own, key = _rotated(q, turns), self.key_value(x, turns), tokens
             k, v = own
             if past is not None:
                 own, key = _written(past[0], own, past[2]), past[1]
@@ -77,13 +78,13 @@ class Attention(nn.Module):
         )  # fmt: skip
         return self.o(y.reshape(*x.shape[:-1], c.heads * c.head_size)), own
 
-    def key_value(self, x: jax.Array, tokens: Tokens | None = None) -> KeyValue:
-        """Keys and values of states [B, S, D]; the keys of `tokens` stand at their positions."""
+    def key_value(self, x: jax.Array, turns: Turns | None = None) -> KeyValue:
+        """Keys and values of states [B, S, D]."""
         c = self.config
         k = self._heads(self.k(x), c.kv_heads)
         v = self._heads(self.v(x), c.kv_heads)
         k = self.k_norm(k) if c.qk_norm else k
-        k = k if tokens is None else self._rotated(k, tokens)
+        k = _rotated(k, turns)
         return k.astype(self.dtype), v.astype(self.dtype)
 
     @property
@@ -93,13 +94,9 @@ class Attention(nn.Module):
     def _heads(self, y, heads):
         return y.reshape(*y.shape[:-1], heads, self.config.head_size)
 
-    def _rotated(self, x, tokens):
-        c = self.config
-        if c.position != "rope":
-            return x
-        other = self._local and c.local_rope_base
-        base, scaling = (c.local_rope_base, ()) if other else (c.rope_base, c.rope_scaling)
-        return rotate(x, tokens.position, frequencies(c.head_size, base, scaling))
+
+def _rotated(x: jax.Array, turns: Turns | None) -> jax.Array:
+    return x if turns is None else rotate(x, turns)
 
 
 def _written(cached: KeyValue, new: KeyValue, slot: jax.Array) -> KeyValue:
@@ -127,8 +124,8 @@ class Block(nn.Module):
         if c.post_norms:
             self.attn_post_norm, self.mlp_post_norm = norm(), norm()
 
-    def __call__(self, x, tokens, prefix=None, past=None, bias=None, source=None):
-        y, own = self.attn(self._enter("attn", x), tokens, prefix, past, bias)
+    def __call__(self, x, tokens, prefix=None, turns=None, past=None, bias=None, source=None):
+        y, own = self.attn(self._enter("attn", x), tokens, prefix, turns, past, bias)
         x = self._leave("attn", x, y)
         if self.config.cross:
             y, _ = self.cross(self._enter("cross", x), tokens, source=source)
@@ -161,9 +158,7 @@ class Embed(nn.Module):
         return self.embedding[ids].astype(jnp.float32)
 
     def attend(self, x):
-        dims = (((x.ndim - 1,), (1,)), ((), ()))
-        x, table = x.astype(self.dtype), self.embedding.astype(self.dtype)
-        return jax.lax.dot_general(x, table, dims, preferred_element_type=jnp.float32)
+        return matmul(x, self.embedding, self.dtype, transposed=True)
 
 
 class RelativeBias(nn.Module):

@@ -24,31 +24,43 @@ def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) ->
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-def matmul(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
-    """x [..., I] times kernel [I, O], operands in `dtype`, accumulated and returned in float32."""
+def matmul(x: jax.Array, kernel: jax.Array, dtype: str, transposed: bool = False) -> jax.Array:
+    """x [..., I] times kernel [I, O], operands in `dtype`, accumulated and returned in float32.
+
+    transposed: the kernel is stored as [O, I].
+    """
     if dtype == "float32":  # plain, so that it can be differentiated in every mode
-        return jnp.matmul(x.astype(dtype), kernel.astype(dtype))
-    return _low_precision(x, kernel, dtype)
+        return _product(x, kernel, dtype, transposed)
+    return _low_precision(x, kernel, dtype, transposed)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _low_precision(x, kernel, dtype):
+def _product(x, kernel, dtype, transposed):
+    # Contracted as it is stored: of a transpose, XLA on CPU would make a copy in float32.
+    dims = ((x.ndim - 1,), (1 if transposed else 0,)), ((), ())
+    return jax.lax.dot_general(
+        x.astype(dtype), kernel.astype(dtype), dims, preferred_element_type=jnp.float32
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _low_precision(x, kernel, dtype, transposed):
     """Asking for a float32 result is what makes bfloat16 fast on CPU: XLA hands bfloat16 x bfloat16
     -> float32 to its packed kernels, but computes bfloat16 -> bfloat16 by widening both operands.
     The cotangent is rounded to `dtype` too, so that both backward products take the same kernels.
     """
-    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+    return _product(x, kernel, dtype, transposed)
 
 
-def _forward(x, kernel, dtype):
-    return _low_precision(x, kernel, dtype), (x.astype(dtype), kernel, jnp.zeros((), x.dtype))
+def _forward(x, kernel, dtype, transposed):
+    saved = x.astype(dtype), kernel, jnp.zeros((), x.dtype)
+    return _product(x, kernel, dtype, transposed), saved
 
 
-def _backward(dtype, saved, g):
+def _backward(dtype, transposed, saved, g):
     x, kernel, like = saved
-    dx = _low_precision(g, kernel.T, dtype)
-    rows, cotangents = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-    dkernel = _low_precision(rows.T, cotangents, dtype)
+    dx = _low_precision(g, kernel, dtype, not transposed)
+    rows = [a.reshape(-1, a.shape[-1]) for a in ((g, x) if transposed else (x, g))]
+    dkernel = _low_precision(rows[0].T, rows[1], dtype, False)
     return dx.astype(like.dtype), dkernel.astype(kernel.dtype)
 
 
@@ -103,6 +115,15 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         act = ACTIVATIONS[self.activation]
         linear = functools.partial(Linear, use_bias=self.use_bias, dtype=self.dtype)
-        h = linear(self.hidden, name="up")(x)
-        h = act(linear(self.hidden, name="gate")(x)) * h if self.gated else act(h)
+        h = [linear(self.hidden, name="up")(x)]
+        if self.gated:
+            h.append(linear(self.hidden, name="gate")(x))
+        h = _activated(act, *(y.astype(self.dtype) for y in h))
         return linear(x.shape[-1], name="down")(h)
+
+
+@functools.partial(jax.checkpoint, static_argnums=0)
+def _activated(act, up, gate=None):
+    """float32. Recomputed in the backward pass: cheaper than to write and read what that needs."""
+    up = up.astype(jnp.float32)
+    return act(up) if gate is None else act(gate.astype(jnp.float32)) * up

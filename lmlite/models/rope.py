@@ -4,6 +4,7 @@ B batch, T tokens, N heads, H head size.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +41,21 @@ def _llama3(freq: np.ndarray, rule: dict) -> np.ndarray:
     return (1 - keep) * freq / rule["factor"] + keep * freq
 
 
-def rotate(x: jax.Array, position: jax.Array, freq: np.ndarray) -> jax.Array:
-    """Turns each pair (i, i + H/2) of x [B, T, N, H] by position [B, T] times freq [H/2]."""
+class Turns(NamedTuple):
+    """Sine and cosine of every token's angles: float32[B, T, H / 2] each."""
+
+    sin: jax.Array
+    cos: jax.Array
+
+
+def turns(position: jax.Array, freq: np.ndarray) -> Turns:
+    """The angles position [B, T] times freq [H / 2], once for all layers and heads."""
     angle = position[..., None].astype(jnp.float32) * freq
-    sin, cos = jnp.sin(angle)[:, :, None], jnp.cos(angle)[:, :, None]
+    return Turns(jnp.sin(angle), jnp.cos(angle))
+
+
+def rotate(x: jax.Array, by: Turns) -> jax.Array:
+    """Turns each pair (i, i + H/2) of x [B, T, N, H] by its token's angles."""
+    sin, cos = by.sin[:, :, None], by.cos[:, :, None]
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

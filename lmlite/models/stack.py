@@ -18,6 +18,7 @@ from lmlite.models.attention import Prefix
 from lmlite.models.blocks import Block, Embed, KeyValue, Memory, RelativeBias
 from lmlite.models.config import StackConfig
 from lmlite.models.layers import Norm
+from lmlite.models.rope import Turns, frequencies, turns
 from lmlite.models.tokens import Tokens
 
 
@@ -99,13 +100,26 @@ class Stack(nn.Module):
             )
         held = tokens if cache is None else cache.written(tokens)
         bias = self.relative(tokens, held) if c.position == "relative" else None
+        turned = self._turned(tokens)
         out = []
         for i in range(start, c.layers if stop is None else stop):
             past = None if cache is None else (cache.layers[i], held, cache.slot)
             source = None if memory is None else (memory.layers[i], memory.tokens)
-            x, own = self.layers[i](x, tokens, prefix and prefix[i], past, bias, source)
+            x, own = self.layers[i](
+                x, tokens, prefix and prefix[i], turned[i in c.window_layers], past, bias, source
+            )
             out.append(own)
         return x, tuple(out)
+
+    def _turned(self, tokens: Tokens) -> tuple[Turns | None, Turns | None]:
+        """What layers that see all tokens turn by, and those with a window."""
+        c = self.config
+        if c.position != "rope":
+            return None, None
+        far = turns(tokens.position, frequencies(c.head_size, c.rope_base, c.rope_scaling))
+        if not c.local_rope_base:
+            return far, far
+        return far, turns(tokens.position, frequencies(c.head_size, c.local_rope_base))
 
     def final(self, x: jax.Array) -> jax.Array:
         """The state a probe, a pooled embedding or the head reads: past the last norm, if any."""
