@@ -35,9 +35,9 @@ class Optimizer:
 
         Raises UserError for an unknown schedule or a group that labels nothing.
         """
-        names = {label for _, label in self.labels}
+        names = sorted({label for _, label in self.labels})  # a set would change with the process
         overrides = {label: dict(pairs) for label, *pairs in self.groups}
-        if unknown := sorted(set(overrides) - names):
+        if unknown := sorted(set(overrides) - set(names)):
             raise UserError(f"optim.groups names {unknown[0]!r}; labels here are {sorted(names)}")
         transforms = {name: self._group(**overrides.get(name, {})) for name in names}
         tx = optax.partition(transforms, tree.unflatten(dict(self.labels)))

@@ -179,6 +179,17 @@ def test_optimizer_groups_and_errors():
         Optimizer(schedule="zigzag", **common).build()
 
 
+def test_the_program_is_the_same_in_every_process():
+    labels = tuple((name, name) for name in "qwertyuiop")  # a set's order changes with the process
+    state = Optimizer(steps=4, labels=labels).build().init({name: jnp.ones(2) for name, _ in labels})
+    groups = next(x for x in jax.tree.leaves(state, is_leaf=_partitioned) if _partitioned(x))
+    assert list(groups.inner_states) == sorted("qwertyuiop")
+
+
+def _partitioned(state) -> bool:
+    return hasattr(state, "inner_states")
+
+
 def test_accumulation_equals_one_large_batch():
     labels = (("a", "x"),)
     common = dict(steps=4, labels=labels, learning_rate=0.1, warmup=0.0, schedule="constant")
