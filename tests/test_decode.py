@@ -122,15 +122,15 @@ def test_an_encoder_decoder_answers_as_repeated_full_forwards_do(position):
     lm = LM(module, params, config, byte_tokenizer())
     source, length = prompts.pad(prompts.encode(lm, RAGGED, chat=False))
     mask = np.arange(source.shape[1]) < length[:, None]
-    made = generate(lm, RAGGED, max_new_tokens=10)
+    made = generate(lm, RAGGED, max_new_tokens=5)
     for one, row, seen in zip(made, source, mask, strict=True):
 
         def logits(ids, row=row, seen=seen):
             return lm.logits([row], [seen], ids)
 
-        assert one.ids == slow_greedy(logits, [7], 10)
-    beams = generate(lm, RAGGED, max_new_tokens=10, beams=3)
-    assert beams == [generate(lm, p, max_new_tokens=10, beams=3)[0] for p in RAGGED]
+        assert one.ids == slow_greedy(logits, [7], 5)
+    beams = generate(lm, RAGGED, max_new_tokens=5, beams=3)
+    assert beams == [generate(lm, p, max_new_tokens=5, beams=3)[0] for p in RAGGED]
 
 
 def best_sequence(lm, ids, count, penalty):

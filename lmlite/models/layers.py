@@ -24,47 +24,42 @@ def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) ->
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def matmul(x: jax.Array, kernel: jax.Array, dtype: str, transposed: bool = False) -> jax.Array:
     """x [..., I] times kernel [I, O], operands in `dtype`, accumulated and returned in float32.
 
-    transposed: the kernel is stored as [O, I].
+    transposed: the kernel is stored as [O, I]. Differentiable in reverse, any number of times; the
+    cotangent is rounded to `dtype` too, so that both backward products are as fast as this one.
+
+    On CPU, XLA hands bfloat16 x bfloat16 -> float32 to packed kernels, but computes bfloat16 ->
+    bfloat16 by widening both operands: hence the float32 result. It copies what is transposed: the
+    kernel is contracted as it is stored, and its gradient transposes the smaller factor.
     """
-    if dtype == "float32":  # plain, so that it can be differentiated in every mode
-        return _product(x, kernel, dtype, transposed)
-    return _low_precision(x, kernel, dtype, transposed)
-
-
-def _product(x, kernel, dtype, transposed):
-    # Contracted as it is stored: of a transpose, XLA on CPU would make a copy in float32.
     dims = ((x.ndim - 1,), (1 if transposed else 0,)), ((), ())
     return jax.lax.dot_general(
         x.astype(dtype), kernel.astype(dtype), dims, preferred_element_type=jnp.float32
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _low_precision(x, kernel, dtype, transposed):
-    """Asking for a float32 result is what makes bfloat16 fast on CPU: XLA hands bfloat16 x bfloat16
-    -> float32 to its packed kernels, but computes bfloat16 -> bfloat16 by widening both operands.
-    The cotangent is rounded to `dtype` too, so that both backward products take the same kernels.
-    """
-    return _product(x, kernel, dtype, transposed)
-
-
 def _forward(x, kernel, dtype, transposed):
-    saved = x.astype(dtype), kernel, jnp.zeros((), x.dtype)
-    return _product(x, kernel, dtype, transposed), saved
+    return matmul(x, kernel, dtype, transposed), (x.astype(dtype), kernel, jnp.zeros((), x.dtype))
 
 
 def _backward(dtype, transposed, saved, g):
     x, kernel, like = saved
-    dx = _low_precision(g, kernel, dtype, not transposed)
+    dx = matmul(g, kernel, dtype, not transposed)
     rows = [a.reshape(-1, a.shape[-1]) for a in ((g, x) if transposed else (x, g))]
-    dkernel = _low_precision(rows[0].T, rows[1], dtype, False)
-    return dx.astype(like.dtype), dkernel.astype(kernel.dtype)
+    return dx.astype(like.dtype), _outer(*rows, dtype).astype(kernel.dtype)
 
 
-_low_precision.defvjp(_forward, _backward)
+def _outer(a, b, dtype):
+    """a' b: [T, M], [T, N] -> [M, N]."""
+    if a.shape[1] <= b.shape[1]:
+        return matmul(a.T, b, dtype)
+    return matmul(b.T, a, dtype).T
+
+
+matmul.defvjp(_forward, _backward)
 
 
 class Linear(nn.Module):
