@@ -53,6 +53,8 @@ def read(directory: str | Path, lm: LM) -> Adaptation:
     if kind not in READERS:
         raise UserError(f"{directory}: peft_type={kind!r} is not supported; known: {[*READERS]}")
     directories.refuse(config)
+    if not tensors:
+        raise UserError(f"{directory} holds no tensors; save the adapter again")
     found = READERS[kind](config, tensors, lm)
     return Adaptation(found.method, found.params | head)
 

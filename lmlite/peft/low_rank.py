@@ -30,20 +30,32 @@ def read(config: dict, tensors: dict[str, np.ndarray], lm: LM) -> Adaptation:
     dora = bool(config.get("use_dora"))
     own, ranks, alphas = {}, {}, {}
     for layer, parts in adapted(tensors, (_A, _B, _M) if dora else (_A, _B), lm):
-        a = parts.get(_A, np.empty((0, 0)))
-        check(layer, _A, parts.get(_A), (a.shape[0], layer.shapes[0][0]))
-        check(layer, _B, parts.get(_B), (layer.outputs, a.shape[0]))
-        own |= _leaves(layer, "lora_b", layer.split(parts[_B].T))
-        own |= _leaves(layer, "lora_a", [a.T] * len(layer.paths))
-        if dora:
-            magnitude = parts.get(_M) if parts.get(_M) is None else parts[_M].ravel()
-            check(layer, _M, magnitude, (layer.outputs,))
-            own |= _leaves(layer, "magnitude", layer.split(magnitude))
+        own |= _leaves(layer, parts, dora)
         alpha = _pattern(config.get("alpha_pattern"), layer.name, config.get("lora_alpha", 8))
-        ranks |= dict.fromkeys(layer.paths, a.shape[0])
+        ranks |= dict.fromkeys(layer.paths, len(parts[_A]))
         alphas |= dict.fromkeys(layer.paths, float(alpha))
+    return Adaptation(_method(config, ranks, alphas), tree.unflatten(own))
+
+
+def _leaves(layer: Layer, parts: dict[str, np.ndarray], dora: bool) -> dict[str, np.ndarray]:
+    """The leaves of our layers in the module."""
+    rank = len(parts.get(_A, ()))
+    check(layer, _A, parts.get(_A), (rank, layer.shapes[0][0]))
+    check(layer, _B, parts.get(_B), (layer.outputs, rank))
+    found = {f"{path}/lora_a": parts[_A].T for path in layer.paths}
+    split = {"lora_b": parts[_B].T}
+    if dora:
+        check(layer, _M, parts.get(_M), (layer.outputs,))
+        split["magnitude"] = parts[_M]
+    for name, whole in split.items():
+        pairs = zip(layer.paths, layer.split(whole), strict=True)
+        found |= {f"{path}/{name}": part for path, part in pairs}
+    return found
+
+
+def _method(config: dict, ranks: dict[str, int], alphas: dict[str, float]) -> LoRA:
     rank, alpha = _usual(ranks), _usual(alphas)
-    method = (DoRA if dora else LoRA)(
+    return (DoRA if config.get("use_dora") else LoRA)(
         targets="|".join(ranks),
         rank=rank,
         alpha=alpha,
@@ -52,7 +64,6 @@ def read(config: dict, tensors: dict[str, np.ndarray], lm: LM) -> Adaptation:
         ranks=tuple((path, r) for path, r in ranks.items() if r != rank),
         alphas=tuple((path, value) for path, value in alphas.items() if value != alpha),
     )
-    return Adaptation(method, tree.unflatten(own))
 
 
 def write(adaptation: Adaptation, lm: LM) -> tuple[dict, dict[str, np.ndarray]]:
@@ -120,10 +131,6 @@ def _magnitudes(layer: Layer, own: dict, lm: LM) -> np.ndarray:
         return column_lengths(base[f"{path}/kernel"]) if held is None else held
 
     return np.concatenate([np.asarray(one(path)) for path in layer.paths])
-
-
-def _leaves(layer: Layer, name: str, parts: list[np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"{path}/{name}": part for path, part in zip(layer.paths, parts, strict=True)}
 
 
 def _pattern(patterns: dict | None, module: str, default):
