@@ -3,7 +3,8 @@
     python -m experiments.generate --workdir=/tmp/text --config.prompts="The capital of France is"
 
 `prompts` holds one prompt a line, or `prompts_file` names a text file that does. Prompts are taken
-`batch_size` at a time; one at a time, the text appears as it is made.
+`batch_size` at a time; one at a time, the text appears as it is made. `adapter` is a PEFT adapter
+directory for the model.
 """
 
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ def get_config(model: str = "package:smollm2-135m-instruct") -> ConfigDict:
         dict(
             model=model,
             dtype="float32",
+            adapter="",
             prompts="The capital of France is",
             prompts_file="",
             batch_size=1,

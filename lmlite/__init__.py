@@ -5,7 +5,7 @@
 """
 
 __version__ = "0.1.0"
-__all__ = ["LM", "UserError", "load"]
+__all__ = ["LM", "UserError", "load", "load_adapter"]
 
 
 def __getattr__(name: str):
@@ -14,6 +14,10 @@ def __getattr__(name: str):
         from lmlite.models.load import load
 
         return load
+    if name == "load_adapter":
+        from lmlite.peft import load_adapter
+
+        return load_adapter
     if name == "LM":
         from lmlite.models.lm import LM
 

@@ -37,7 +37,7 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
     from its checkpoint. An arm that cannot run here (a UserError) does not stop the others: it is
     listed in the report, and raised when all are done.
     """
-    jobs = list(_jobs(config))  # first: a misspelt arm should not wait for a download
+    todo = list(jobs(config))  # first: a misspelt arm should not wait for a download
     task = load_task(config.task)
     test = sample(task.test, min(config.test_items, len(task.test)), config.seed, balanced=False)
     data = labelled(task, config.examples, config.dev_fraction, config.seed)
@@ -46,10 +46,10 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
     predictions = Records(workdir / "predictions.jsonl")
     done = {(row["job"], row["seed"]) for row in results.rows()}
     failed = []
-    for i, job in enumerate(jobs, start=1):
+    for i, job in enumerate(todo, start=1):
         if (job.name, job.seed) in done:
             continue
-        title = f"[{i}/{len(jobs)}] {job.name}, seed {job.seed}"
+        title = f"[{i}/{len(todo)}] {job.name}, seed {job.seed}"
         try:
             rows, answers = run_job(job, lm, task, data, test, workdir, models)
         except UserError as error:
@@ -112,7 +112,8 @@ def run_job(
     return results, predictions
 
 
-def _jobs(config: ConfigDict) -> Iterator[Job]:
+def jobs(config: ConfigDict) -> Iterator[Job]:
+    """Every fit that `config` asks for; UserError for an arm that cannot be built."""
     for name, spec in config.arms.items():
         arm = arms.build(spec.to_dict())
         for seed in arm.runs(config.seeds, config.draws):

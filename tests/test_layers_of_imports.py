@@ -18,6 +18,7 @@ LAYERS = (
     "metrics",
     "models",
     "adapt",
+    "peft",
     "compress",
     "icl",
     "optim",

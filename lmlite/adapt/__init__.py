@@ -1,11 +1,13 @@
 """Ways to tune a model. `METHODS` is the one table of them: name -> class of hyperparameters."""
 
+from lmlite.adapt.adaptation import Adaptation
+from lmlite.adapt.attachment import attach, join
 from lmlite.adapt.bottleneck import Adapter, ParallelAdapter
 from lmlite.adapt.dora import DoRA
 from lmlite.adapt.ia3 import IA3
 from lmlite.adapt.lora import LoRA
 from lmlite.adapt.masks import FishMask, SparseMask
-from lmlite.adapt.method import Method, attach
+from lmlite.adapt.method import Method
 from lmlite.adapt.p_tuning import PTuning
 from lmlite.adapt.penalty import L2SP
 from lmlite.adapt.pissa import PiSSA
@@ -39,4 +41,4 @@ METHODS: dict[str, type[Method]] = {
     "l2_sp": L2SP,
 }
 
-__all__ = ["METHODS", "Method", "attach", "attach_headed"]
+__all__ = ["METHODS", "Adaptation", "Method", "attach", "attach_headed", "join"]

@@ -13,7 +13,7 @@ from lmlite.adapt.lora import LoRA
 from lmlite.adapt.method import fold, owners
 
 
-def _lengths(kernel):
+def column_lengths(kernel):
     """Euclidean length of each output's weights: [I, O] -> float32[O]."""
     return jnp.sqrt(jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=0))
 
@@ -26,6 +26,8 @@ class DoRA(LoRA):
     acts on the input of A alone, so that W x is computed once (PEFT drops from both).
     """
 
+    outermost = False
+
     def rules(self, lm):
         return ((".*/magnitude", "magnitude"), *super().rules(lm))
 
@@ -33,14 +35,15 @@ class DoRA(LoRA):
         added = tree.flatten(super().init(lm, key, classes))
         base = tree.flatten(lm.params)
         for path in owners(tree.unflatten(added), "lora_a"):
-            added[f"{path}/magnitude"] = _lengths(base[f"{path}/kernel"])
+            added[f"{path}/magnitude"] = column_lengths(base[f"{path}/kernel"])
         return tree.unflatten(added)
 
     def _wrap(self, site, inner, x):
         y = inner(x)
         y += self.low_rank(site, x, y.shape[-1])
-        a, b, kernel = (site.weight(name) for name in ("lora_a", "lora_b", "kernel"))
-        lengths = jax.lax.stop_gradient(_lengths(kernel + self.delta(site.path, a, b)))
+        a, b = site.own("lora_a"), site.own("lora_b")
+        moved = site.weight("kernel") + self.delta(site.path, a, b)
+        lengths = jax.lax.stop_gradient(column_lengths(moved))
         scale = site.param("magnitude", lambda _, shape: jnp.ones(shape), lengths.shape) / lengths
         bias = site.weight("bias")
         return y * scale if bias is None else (y - bias) * scale + bias
@@ -48,6 +51,6 @@ class DoRA(LoRA):
     def merge(self, params):
         def into(path, leaves, a, b, magnitude):
             moved = leaves["kernel"] + self.delta(path, a, b)
-            return {"kernel": moved * (magnitude / _lengths(moved))}
+            return {"kernel": moved * (magnitude / column_lengths(moved))}
 
         return fold(params, ("lora_a", "lora_b", "magnitude"), into)

@@ -15,12 +15,22 @@ from lmlite.models.layers import Linear, matmul
 Make = Callable[[str, Callable, tuple[int, ...]], None]
 
 
+def slotted(name: str, slot: int) -> str:
+    """The name under which the leaf `name` of the method in `slot` stands in the tree."""
+    return f"{name}.{slot}" if slot else name
+
+
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """The module that a hook wraps, as far as a method may know it."""
+    """The module that a hook wraps, as far as a method may know it.
+
+    The leaves of the methods that share a model are told apart by their slots: 'lora_a',
+    'lora_a.1', ... A method calls them by their plain names.
+    """
 
     module: nn.Module
     seen: Make | None = None
+    slot: int = 0
 
     @property
     def path(self) -> str:
@@ -36,15 +46,20 @@ class Site:
         """A parameter beside the module's own, float32; init: (key, shape) -> array."""
         if self.seen is not None:
             self.seen(f"{self.path}/{name}", init, shape)
-        return self.module.param(name, init, shape)
+        return self.module.param(slotted(name, self.slot), init, shape)
 
     def weight(self, name: str) -> jax.Array | None:
         """A parameter of the module's own; None where it has none (and before its first call)."""
         return self.module.get_variable("params", name)
 
-    def shared(self, name: str) -> Any:
-        """What stands under `name` at the root of the tree, for all modules; None where absent."""
-        return self.module.scope.root.get_variable("params", name)
+    def own(self, name: str) -> jax.Array | None:
+        """A leaf that the method added to the module; None where it added none."""
+        return self.weight(slotted(name, self.slot))
+
+    def shared(self, group: str, name: str) -> jax.Array | None:
+        """The method's leaf `name` under `group` at the root of the tree, for all modules."""
+        leaves = self.module.scope.root.get_variable("params", group) or {}
+        return leaves.get(slotted(name, self.slot))
 
     def linear(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """The linear layer with another kernel."""
@@ -65,17 +80,18 @@ class Hook:
 
     wrap(site, inner, *args, **kwargs) replaces the call; `inner` is the call it replaces. A hook is
     hashable data (`wrap` is a bound method of a frozen dataclass): it can key a compiled program.
-    seen: told of every parameter that is asked for. Calling raises UserError where the pattern
-    matches a module of another kind.
+    seen: told of every parameter that is asked for. slot: of the method among those attached to the
+    model. Calling raises UserError where the pattern matches a module of another kind.
     """
 
     pattern: str
     wrap: Callable[..., Any]
     kind: type[nn.Module] = Linear
     seen: Make | None = None
+    slot: int = 0
 
     def __call__(self, inner, args, kwargs, context):
-        site = Site(context.module, self.seen)
+        site = Site(context.module, self.seen, self.slot)
         if context.method_name == "__call__" and re.fullmatch(self.pattern, site.path):
             if not isinstance(site.module, self.kind):
                 found, wanted = type(site.module).__name__, self.kind.__name__

@@ -29,6 +29,7 @@ class SparseMask(Method):
     or 'random'. Indices are int32 into the flattened kernel [I * O].
     """
 
+    outermost = False
     targets: str = r"layers_\d+/(attn|mlp)/\w+"
     fraction: float = 0.005
     choose: str = "magnitude"
@@ -75,10 +76,10 @@ class SparseMask(Method):
     def _wrap(self, site, inner, x):
         if site.seen is not None:  # traced for the names of the layers; `keep` decides the sizes
             site.param("mask_values", nn.initializers.zeros, (0,))
-        values = site.weight("mask_values")
+        values = site.own("mask_values")
         if site.seen is not None or values is None:
             return inner(x)
-        return site.linear(x, _add(site.weight("kernel"), site.weight("mask_index"), values))
+        return site.linear(x, _add(site.weight("kernel"), site.own("mask_index"), values))
 
     def merge(self, params):
         def into(path, leaves, index, values):

@@ -29,11 +29,13 @@ class Method:
 
     penalty: where training adds something to the loss, params -> scalar.
     foldable: whether `merge` turns the tuned model into plain weights of the base architecture.
+    outermost: whether it can wrap modules that another method wraps already.
     head: where the method classifies by a head of its own, (network, params, states [..., D]) ->
     logits [..., C]; None reads the model's vocabulary.
     """
 
     foldable: ClassVar[bool] = True
+    outermost: ClassVar[bool] = True
     head: ClassVar[Callable | None] = None
     penalty: ClassVar[Callable | None] = None
 
@@ -65,41 +67,9 @@ class Method:
         return params
 
 
-def attach(
-    method: Method, lm: LM, key: jax.Array, classes: int = 0, squares: Squares | None = None
-) -> tuple[LM, dict[str, str]]:
-    """The adapted model, equal to the base where the method starts at zero, and its labels.
-
-    `classes` sizes a classification head; `squares` is for methods that choose by the training
-    examples, computed only if asked for. Trainable leaves are made float32. The adapted model's
-    `config.max_positions` counts what is left for inputs beside learned tokens.
-    """
-    virtual, config = method.virtual(), lm.config
-    if virtual is not None:
-        if config.cross or not config.causal:
-            raise UserError(f"method {type(method).__name__} needs a decoder-only model")
-        room = config.max_positions - virtual.length
-        if lm.virtual is not None or not 0 < virtual.length or not 0 < room:
-            raise UserError(
-                f"length={virtual.length} virtual tokens do not fit: the model has room for "
-                f"{0 if lm.virtual else lm.config.max_positions - 1}, and at least 1 is needed"
-            )
-        config = dataclasses.replace(config, max_positions=room)
-    added = method.inform(lm, method.init(lm, key, classes), squares)
-    params = tree.merge(lm.params, added)
-    labels = tree.label(params, method.rules(lm))
-    train, frozen = tree.split(params, labels)
-    train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
-    adapted = dataclasses.replace(
-        lm,
-        params=tree.merge(params, train),
-        config=config,
-        hooks=lm.hooks + method.hooks(),
-        head=method.head or lm.head,
-        virtual=virtual or lm.virtual,
-        penalty=method.penalty or lm.penalty,
-    )
-    return adapted, labels
+def free_slot(lm: LM) -> int:
+    """The slot of the next method that hooks modules: 0 where there is none yet."""
+    return max((hook.slot + 1 for hook in lm.hooks), default=0)
 
 
 def added_params(lm: LM, key: jax.Array, hooks: tuple[Hook, ...]) -> Params:
@@ -116,10 +86,10 @@ def added_params(lm: LM, key: jax.Array, hooks: tuple[Hook, ...]) -> Params:
             fired.add(hook)
             wanted[path] = init, shape
 
-        return dataclasses.replace(hook, seen=seen)
+        return dataclasses.replace(hook, seen=seen, slot=free_slot(lm))
 
     watched = tuple(watch(hook) for hook in hooks)
-    network = dataclasses.replace(lm.network, hooks=lm.hooks + watched)
+    network = dataclasses.replace(lm.network, hooks=watched + lm.hooks)
     ids = jnp.zeros((1, 1), jnp.int32)
     jax.eval_shape(network.init, key, ids, Tokens.from_mask(jnp.ones((1, 1), bool)))
     if idle := [hook.pattern for hook in hooks if hook not in fired]:

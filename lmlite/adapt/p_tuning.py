@@ -56,7 +56,8 @@ class PTuning(Method):
         embedding = jax.random.normal(fold_name(key, "embedding"), (self.length, D))
         return {"embed": {"encoder": {"embedding": embedding, **leaves}}}
 
-    def _prefixes(self, network, params):
+    def prompt(self, params):
+        """The embeddings [P, D] that the encoder writes."""
         p = params["embed"]["encoder"]
         x = p["embedding"]
         for i in (0, 1) if self.encoder == "lstm" else ():
@@ -66,7 +67,10 @@ class PTuning(Method):
         layers = [p[name] for name in sorted(p) if name.startswith("mlp_")]
         for layer in layers[:-1]:
             x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
-        return run_prompt(network, params, x @ layers[-1]["kernel"] + layers[-1]["bias"])
+        return x @ layers[-1]["kernel"] + layers[-1]["bias"]
+
+    def _prefixes(self, network, params):
+        return run_prompt(network, params, self.prompt(params))
 
 
 def _lstm(p, x: jax.Array) -> jax.Array:

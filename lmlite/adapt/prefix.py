@@ -20,10 +20,11 @@ from lmlite.runtime import fold_name
 _prefill = jax.jit(Network.prefill, static_argnums=0)
 
 
-def as_prefix(network, key: jax.Array, value: jax.Array) -> Prefix:
-    """Keys and values [P, K, H] in the network's dtype, all visible; keys are kept as rotated."""
-    P, dtype = key.shape[0], network.module.dtype
-    return Prefix(key.astype(dtype), value.astype(dtype), jnp.arange(P), jnp.ones(P, bool))
+def _prefixes(method, network, params) -> tuple[Prefix, ...]:
+    """The method's pairs in the network's dtype, all visible; keys are kept as rotated."""
+    pairs, dtype = method.pairs(network.module.config, params), network.module.dtype
+    place, seen = jnp.arange(method.length), jnp.ones(method.length, bool)
+    return tuple(Prefix(key.astype(dtype), v.astype(dtype), place, seen) for key, v in pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +64,13 @@ class PrefixTuning(Method):
             for i, (k, v) in enumerate(pairs)
         }
 
+    def pairs(self, config, params):
+        """The L keys and values, each [P, K, H]."""
+        layers = [params[f"layers_{i}"]["attn"] for i in range(config.layers)]
+        return [(p["prefix_key"], p["prefix_value"]) for p in layers]
+
     def _prefixes(self, network, params):
-        layers = (params[f"layers_{i}"]["attn"] for i in range(network.module.config.layers))
-        return tuple(as_prefix(network, p["prefix_key"], p["prefix_value"]) for p in layers)
+        return _prefixes(self, network, params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +99,12 @@ class EncodedPrefix(Method):
         leaves["embedding"] = jax.random.normal(fold_name(key, "embedding"), shapes["embedding"])
         return {"embed": {"prefix": {**leaves, "bias_0": jnp.zeros(E), "bias_1": jnp.zeros(out)}}}
 
-    def _prefixes(self, network, params):
-        c, p = network.module.config, params["embed"]["prefix"]
+    def pairs(self, config, params):
+        """The L keys and values that the encoder writes, each [P, K, H]."""
+        c, p = config, params["embed"]["prefix"]
         h = jnp.tanh(p["embedding"] @ p["kernel_0"] + p["bias_0"]) @ p["kernel_1"] + p["bias_1"]
         pairs = h.reshape(-1, c.layers, 2, c.kv_heads, c.head_size)
-        return tuple(as_prefix(network, pairs[:, i, 0], pairs[:, i, 1]) for i in range(c.layers))
+        return [(pairs[:, i, 0], pairs[:, i, 1]) for i in range(c.layers)]
+
+    def _prefixes(self, network, params):
+        return _prefixes(self, network, params)

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from lmlite import tree
-from lmlite.adapt.method import Method, Squares, attach
+from lmlite.adapt.attachment import attach
+from lmlite.adapt.method import Method, Squares
 from lmlite.models.lm import LM
 
 

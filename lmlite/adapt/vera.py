@@ -54,11 +54,11 @@ class VeRA(Method):
         y = inner(x)
         d = site.param("vera_d", nn.initializers.constant(self.d_initial), (self.rank,))
         b = site.param("vera_b", nn.initializers.zeros, (y.shape[-1],))
-        pair = site.shared("vera")
-        if pair is None:  # traced for the shapes of d and b, which decide the pair's
+        first, second = site.shared("vera", "a"), site.shared("vera", "b")
+        if first is None:  # traced for the shapes of d and b, which decide the pair's
             return y
-        low = matmul(site.dropout(x, self.dropout), pair["a"][: x.shape[-1]], site.dtype) * d
-        return y + matmul(low, pair["b"][:, : y.shape[-1]], site.dtype) * b
+        low = matmul(site.dropout(x, self.dropout), first[: x.shape[-1]], site.dtype) * d
+        return y + matmul(low, second[:, : y.shape[-1]], site.dtype) * b
 
     def merge(self, params):
         pair = params["vera"]

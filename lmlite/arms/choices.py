@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lmlite.adapt.adaptation import Adaptation
 from lmlite.arms.arm import Cost
 from lmlite.data.pack import Item, choice_item, class_item
 from lmlite.data.tasks import Example, Task
@@ -60,7 +61,8 @@ def _check_answers(lm: LM) -> None:
 class ChoicePredictor:
     """Scores choices with `lm` after a fixed context, prefilled as `prefix` (its ids: prefix_ids).
 
-    readings: any of 'length', 'contextual', 'batch'; the plain one is always given.
+    readings: any of 'length', 'contextual', 'batch'; the plain one is always given. adaptation:
+    what tuning added to the base model.
     """
 
     lm: LM
@@ -70,6 +72,7 @@ class ChoicePredictor:
     prefix_ids: tuple[int, ...] = ()
     prefix: tuple[Prefix, ...] | None = None
     readings: tuple[str, ...] = ()
+    adaptation: Adaptation | None = None
 
     def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
         """See `Predictor`."""

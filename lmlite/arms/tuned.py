@@ -5,7 +5,7 @@ import time
 from typing import ClassVar
 
 from lmlite import tree
-from lmlite.adapt import Method, attach, attach_headed
+from lmlite.adapt import Adaptation, Method, attach, attach_headed
 from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ChoicePredictor, encode_examples, scored_items, training_items
 from lmlite.arms.fisher import squared_gradients
@@ -54,10 +54,11 @@ class Tuned:
             train_flops=meter.flops,
             compile_seconds=meter.compile_seconds,
         )
-        return ChoicePredictor(tuned, task, cost)
+        found = Adaptation.of(self.method, lm, result.params)
+        return ChoicePredictor(tuned, task, cost, adaptation=found)
 
     def _deployed(self, lm: LM, adapted: LM, params: dict) -> LM:
         """The model as it answers queries: folded into plain weights where the method can be."""
-        if not self.method.foldable:
+        if not self.method.foldable or lm.hooks:
             return dataclasses.replace(adapted, params=params)
         return dataclasses.replace(lm, params=self.method.merge(params), head=adapted.head)

@@ -2,15 +2,14 @@
 
 import time
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from lmlite.adapt import attach
+from lmlite import peft, tree
+from lmlite.adapt import Adaptation, attach
 from lmlite.adapt.lora import LoRA
 from lmlite.arms.choices import encode_examples, training_items
-from lmlite.benchmark.peft_directory import write_adapter
 from lmlite.compare import labelled
 from lmlite.data.epochs import Epochs
 from lmlite.data.pack import Item
@@ -49,7 +48,8 @@ def export(job: dict) -> dict:
     """Writes the initial adapter to `directory`; the values are the peer's data, step by step."""
     config = ConfigDict(job["config"])
     start = _start(config, job["examples"], "float32")
-    write_adapter(Path(job["directory"]), _method(config), start.adapted.params)
+    initial, _ = tree.split(start.adapted.params, start.labels)
+    peft.write(job["directory"], Adaptation(_method(config), initial), start.adapted)
     pairs = zip(start.encoded, start.targets, strict=True)
     batches = _batches(config, start)
     values = {

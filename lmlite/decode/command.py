@@ -9,6 +9,7 @@ from lmlite.decode.generation import generate
 from lmlite.errors import UserError
 from lmlite.models.lm import LM
 from lmlite.models.load import load
+from lmlite.peft import load_adapter
 from lmlite.workdir import Records
 
 
@@ -22,6 +23,7 @@ def command(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"batch_size={config.batch_size} must be at least 1")
     records = Records(workdir / "generations.jsonl")
     lm = load(config.model, config.dtype)
+    lm = load_adapter(lm, config.adapter) if config.adapter else lm
     options = config.options.to_dict()
     for start in range(len(records.rows()), len(prompts), config.batch_size):
         records.add(_batch(lm, prompts[start : start + config.batch_size], options))

@@ -38,7 +38,7 @@ def read_config(directory: Path) -> StackConfig:
         raw["eos_token_id"] = eos  # chat models name the end of a turn here alone
     config = config_json.read(raw)
     presence = FAMILIES[config.family].presence
-    stored = {_bare(name) for name in _open(directory)} if presence else ()
+    stored = {bare_name(name) for name in _open(directory)} if presence else ()
     told = [fields for tensor, fields in presence.items() if tensor in stored]
     return dataclasses.replace(config, **{k: v for fields in told for k, v in fields.items()})
 
@@ -49,13 +49,13 @@ def read_params(directory: Path, config: StackConfig, dtype: str = "float32") ->
     Raises UserError for a missing or damaged file and a missing, superfluous or misshapen tensor.
     """
     sizes = weights.shapes(build(config))
-    names = _names(config, sizes)
-    usual = {_bare(name): name for name in names}
+    names = tensor_names(config, sizes)
+    usual = {bare_name(name): name for name in names}
     needless = _needless(config, names)
     found = {
-        usual.get(_bare(name), name): tensor
+        usual.get(bare_name(name), name): tensor
         for name, tensor in _open(Path(directory)).items()
-        if not needless.fullmatch(_bare(name))
+        if not needless.fullmatch(bare_name(name))
     }
     return weights.load(found, names, sizes, dtype, _orient(config))
 
@@ -76,7 +76,8 @@ def write(directory: Path, config: StackConfig, params: dict, shard_bytes: int =
     write_json(directory / "config.json", raw)
 
 
-def _names(config, paths):
+def tensor_names(config: StackConfig, paths) -> dict[str, list[str]]:
+    """Stored tensor name -> the parameter paths it holds, in the order they are joined."""
     family = FAMILIES[config.family]
     names = weights.group(_table(config), paths)
     if getattr(config, "masked_head", True):
@@ -97,7 +98,8 @@ def _needless(config, names) -> re.Pattern:
     table = _table(config)
     heads = [path for path in _HEADS if path in table or path.rpartition("/")[0] in table]
     copies = weights.group(table, heads).keys() - names.keys()
-    kinds = [_UNUSED, FAMILIES[config.family].unused, *(re.escape(_bare(name)) for name in copies)]
+    copied = (re.escape(bare_name(name)) for name in copies)
+    kinds = [_UNUSED, FAMILIES[config.family].unused, *copied]
     return re.compile("|".join(kind for kind in kinds if kind))
 
 
@@ -111,7 +113,8 @@ def _orient(config):
     return orient
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
+    """A tensor's name without those of the modules around the stack, which not all files have."""
     owner, _, leaf = _AROUND.sub("", name).rpartition(".")
     leaf = _OLD_NORMS.get(leaf, leaf)
     return f"{owner}.{leaf}" if owner else leaf
@@ -145,7 +148,7 @@ def _open_file(path: Path):
 def _write_weights(directory: Path, config, params, limit: int) -> set[Path]:
     """Writes the shards and, if there are several, their index; returns the files written."""
     flat = flatten_dict(params, sep="/")
-    names = _names(config, flat)
+    names = tensor_names(config, flat)
     bytes_of = {name: sum(flat[path].nbytes for path in paths) for name, paths in names.items()}
     shards = _shards(bytes_of, limit)
     written, where = set(), {}

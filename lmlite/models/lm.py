@@ -229,7 +229,7 @@ class LM:
         """
         from lmlite.models import hf  # which imports the modules' weight tables
 
-        if self.hooks or self.head is not None:
+        if self.hooks or self.head is not None or self.virtual is not None:
             raise UserError("an adapted model has no Hugging Face layout; merge its method first")
         hf.write(Path(directory), self.config, self.params)
         if self.tokenizer is not None:

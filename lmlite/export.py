@@ -1,0 +1,106 @@
+"""What `experiments.export` does: a tuned model or an adapter to a directory that others open."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from lmlite import peft
+from lmlite.adapt.adaptation import Adaptation
+from lmlite.adapt.svd import to_lora
+from lmlite.arms import Log
+from lmlite.compare import jobs, labelled
+from lmlite.data.tasks import load_task
+from lmlite.errors import UserError
+from lmlite.models.json_file import read_json, write_json
+from lmlite.models.lm import LM
+from lmlite.models.load import load
+from lmlite.workdir import Records, read_config
+
+
+def export(config: ConfigDict, workdir: Path) -> None:
+    """Writes config.source in config.format, and export.json with what was written.
+
+    Raises UserError where the source is neither a PEFT directory nor the workdir of a finished
+    tuning run, or the format cannot hold its method.
+    """
+    if config.format not in FORMATS:
+        raise UserError(f"format={config.format!r} is unknown; known: {', '.join(FORMATS)}")
+    lm, adaptation = _read(config)
+    record = FORMATS[config.format](adaptation, lm, workdir, config)
+    record = {"source": config.source, "method": type(adaptation.method).__name__} | record
+    write_json(workdir / "export.json", record)
+    print(f"exported: {record['directory']}")
+
+
+def _peft(adaptation: Adaptation, lm: LM, workdir: Path, config: ConfigDict) -> dict:
+    peft.write(workdir / "adapter", adaptation, lm)
+    return {"directory": str(workdir / "adapter")}
+
+
+def _lora(adaptation: Adaptation, lm: LM, workdir: Path, config: ConfigDict) -> dict:
+    """As LoRA of rank config.rank, with what that misses."""
+    found = to_lora(adaptation, lm, config.rank)
+    print(f"relative error at rank {config.rank}: {found.error:.3g}")
+    if found.left_out:
+        print(f"left out, as LoRA cannot hold them: {len(found.left_out)} parameters")
+    error = {"rank": config.rank, "relative_error": found.error}
+    details = {"layers": found.layers, "left_out": found.left_out}
+    return _peft(found.adaptation, lm, workdir, config) | error | details
+
+
+def _merged(adaptation: Adaptation, lm: LM, workdir: Path, config: ConfigDict) -> dict:
+    if "probe" in adaptation.params:
+        raise UserError("a model directory has no place for the trained head; use format=peft")
+    adaptation.folded(lm).save(workdir / "model")
+    return {"directory": str(workdir / "model")}
+
+
+FORMATS: dict[str, Callable[..., dict]] = {"peft": _peft, "lora": _lora, "merged": _merged}
+
+
+def _read(config: ConfigDict) -> tuple[LM, Adaptation]:
+    """The base model and what adapts it."""
+    source = Path(config.source).expanduser()
+    if (source / "results.jsonl").exists():
+        return read_run(source, config.run)
+    if not (source / "adapter_config.json").exists():
+        raise UserError(
+            f"source={config.source!r} is neither a workdir of experiments.finetune nor a PEFT "
+            "adapter directory; name one"
+        )
+    told = read_json(source / "adapter_config.json").get("base_model_name_or_path")
+    if not (name := config.model or told):
+        raise UserError("the adapter does not tell its base model; set model")
+    lm = load(name, config.dtype)
+    return lm, peft.read(source, lm)
+
+
+def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
+    """The base model and the adaptation of a finished tuning run of the workdir `folder`.
+
+    run: 'ARM-SEED', as the folders in checkpoints/ are named; '' where there is only one. The run
+    is resumed from its checkpoint, which has nothing left to train. Raises UserError for an unknown
+    or unfinished run.
+    """
+    config = ConfigDict(_tuples(read_config(folder)["config"]))
+    tuned = {f"{job.name}-{job.seed}": job for job in jobs(config) if job.arm.family == "tuning"}
+    if not run and len(tuned) == 1:
+        (run,) = tuned
+    if run not in tuned:
+        raise UserError(f"run={run!r} is not one of {folder}; set run to one of {[*tuned]}")
+    job = tuned[run]
+    done = {(row["job"], row["seed"]) for row in Records(folder / "results.jsonl").rows()}
+    if (job.name, job.seed) not in done:
+        raise UserError(f"run {run} in {folder} is not finished; give its command again first")
+    task, lm = load_task(config.task), load(config.model, config.dtype)
+    data = labelled(task, config.examples, config.dev_fraction, config.seed)
+    predictor = job.arm.fit(lm, task, data, job.seed, Log(folder / "checkpoints" / run))
+    return lm, predictor.adaptation
+
+
+def _tuples(value):
+    """JSON's lists as the tuples that configs have."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
