@@ -49,7 +49,7 @@ def scored(lm, context, items, **kwargs):
     return score(lm.network, lm.params, items, limit, meter, prefix, **kwargs)
 
 
-@pytest.mark.parametrize("context", [0, 1, 128, 200])
+@pytest.mark.parametrize("context", [0, 1, 256, 300])
 def test_cached_equals_plain_for_ragged_batches(lm, context):
     prefix = [int(i) for i in np.random.default_rng(1).integers(0, 256, context)]
     items = queries()

@@ -17,7 +17,7 @@ from lmlite.models.tokens import Tokens
 from lmlite.runtime import Meter, Program
 
 READOUT_ROWS = 64  # read positions whose [V] logits exist at one time
-_PREFIX_MULTIPLE = 128  # prefixes are padded to this, so that draws share a compiled program
+_PREFIX_MULTIPLE = 256  # prefixes are padded to this, so that draws share a compiled program
 
 
 def target_logprobs(network: Network, params, states: jax.Array, targets: jax.Array, rngs=None):
