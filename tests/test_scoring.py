@@ -29,7 +29,7 @@ def queries(n=12, seed=0, longest=40):
     return [(ids(3, longest), [ids(1, 5) for _ in range(3)]) for _ in range(n)]
 
 
-def plain(lm, context, query, choices, length=256):
+def plain(lm, context, query, choices, length=384):
     """Each choice by a full forward pass of its own, padded so that all compile once."""
     ids, mask = np.zeros((len(choices), length), np.int32), np.zeros((len(choices), length), bool)
     for row, choice in enumerate(choices):
