@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import common
@@ -239,6 +240,7 @@ def stored(name: str) -> dict:
 def test_equals_peft(name):
     base, own = stored("base"), stored(name)
     base_logits, expected = base.pop("logits"), own.pop("logits")
+    slopes = {path: own.pop(f"gradient/{path}") for path in [*own] if f"gradient/{path}" in own}
     lm = LM(Decoder(LLAMA), jax.tree.map(jnp.asarray, tree.unflatten(base)), LLAMA)
     ids = REFERENCES["ids"]
     np.testing.assert_allclose(lm.logits(ids), base_logits, atol=1e-5)
@@ -254,6 +256,16 @@ def test_equals_peft(name):
     logits = dataclasses.replace(adapted, params=params).logits(ids)
     assert np.abs(expected - base_logits).max() > 0.1
     np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+    def loss(own):
+        params = tree.merge(adapted.params, tree.unflatten(own))
+        logits = dataclasses.replace(adapted, params=params).logits(ids)[:, :-1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, ids[:, 1:]).mean()
+
+    assert bool(slopes) == (name in ("lora", "rslora", "dora", "ia3"))
+    found = jax.grad(loss)({path: jnp.asarray(own[path]) for path in slopes}) if slopes else {}
+    for path, slope in slopes.items():
+        np.testing.assert_allclose(found[path], slope, atol=1e-4, err_msg=path)
 
 
 def test_adapters_follow_their_formulas():

@@ -4,6 +4,7 @@
 
 Keys are 'base/PATH' and 'METHOD/PATH' for lmlite's parameter paths (kernels [in, out]), and
 'METHOD/logits' for the result on 'ids'. Adapter weights are random, so that no term is zero.
+'METHOD/gradient/PATH' is that of the mean next-token loss.
 """
 
 import re
@@ -119,6 +120,17 @@ def encoder(model, kind: str) -> dict[str, np.ndarray]:
     return {f"embed/encoder/{name}": array for name, array in found.items()}
 
 
+def gradients(model, ids: torch.Tensor) -> dict[str, np.ndarray]:
+    """Of the mean next-token loss, by the adapter's weights under lmlite's paths."""
+    model(ids, labels=ids).loss.backward()
+    named = {
+        name.replace("vector.default.weight", "vector"): p.grad
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+    return adapter(named)
+
+
 def main() -> None:
     torch.manual_seed(0)
     plain = LlamaForCausalLM(SIZES).eval()
@@ -142,6 +154,8 @@ def main() -> None:
         else:
             found = encoder(model, kind)
         out |= {f"{kind}/{path}": array for path, array in found.items()}
+        if kind in ("lora", "rslora", "dora", "ia3"):
+            out |= {f"{kind}/gradient/{path}": g for path, g in gradients(model, ids).items()}
         out[f"{kind}/logits"] = model(ids).logits.detach().numpy()[:, -ids.shape[1] :]
     np.savez_compressed(Path(__file__).with_name("methods.npz"), **out)
 
