@@ -14,7 +14,8 @@ from lmlite.data.pack import choice_item, pack
 from lmlite.errors import UserError
 from lmlite.optim import Optimizer
 from lmlite.runtime import Meter, Program, stream
-from lmlite.states import first_trained_layer
+from lmlite.states import StateStore, first_trained_layer
+from lmlite.step import step
 
 OPTIM = dict(
     learning_rate=1e-2, weight_decay=0.0, schedule="linear", warmup=0.1, clip_norm=1.0,
@@ -99,14 +100,14 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(lm, tmp_path, monkeypa
     broken = dataclasses.replace(lm, params=jax.tree.map(lambda x: x * jnp.nan, lm.params))
     with pytest.raises(UserError, match=r"loss is nan.*at step 0; lower learning_rate=0.01"):
         run(broken, "norms", epochs=2)
-    good, calls = train._train_step, []
+    good, calls = train.train_step, []
 
     def fifth_diverges(*args):
         calls.append(1)
         moved, opt, values = good(*args)
         return moved, opt, {**values, "loss": jnp.nan} if len(calls) == 5 else values
 
-    monkeypatch.setattr(train, "_train_step", fifth_diverges)
+    monkeypatch.setattr(train, "train_step", fifth_diverges)
     with pytest.raises(UserError, match=r"loss is nan.*at step 4"):
         run(lm, "norms", tmp_path, epochs=3)
     assert [p.name for p in tmp_path.iterdir()] == ["1"]  # the first epoch's
@@ -127,7 +128,7 @@ def test_frozen_states_change_nothing(lm, monkeypatch):
     assert first_trained_layer({"norm/scale": "x"}, 4) == 4
     assert first_trained_layer({"embed/embedding": "x", "layers_3/a": "x"}, 4) == 0
     *_, cached = run(lm, "last_layers")
-    monkeypatch.setattr(train, "frozen_states", lambda *args: None)
+    monkeypatch.setattr(StateStore, "states", lambda *args: None)
     *_, recomputed = run(lm, "last_layers")
     for path, leaf in tree.flatten(cached.params).items():
         np.testing.assert_allclose(leaf, tree.flatten(recomputed.params)[path], atol=1e-5)
@@ -141,14 +142,14 @@ def step_flops(lm, method, metrics):
     optimizer = Optimizer(steps=4, labels=pairs, learning_rate=1e-3, clip_norm=0.0)
     (batch,) = pack(items(4), 128, 1)
 
-    def step(network, optimizer, start, *args):
-        moved, state, values = train._step(network, optimizer, start, *args)
+    def told(*args):
+        moved, state, values = step(*args)
         return moved, state, values if metrics else values["loss"]
 
-    opt = optimizer.build().init(moving)
+    opt, rates = optimizer.build().init(moving), optimizer.rates()
     key = stream(0, "dropout")
-    args = adapted.network, optimizer, 0, moving, opt, frozen, batch, None, key
-    return Program(step, static=3).compile(Meter(), *args)[1], opt, moving
+    args = adapted.network, optimizer.rule, 0, moving, opt, rates, frozen, batch, None, key
+    return Program(told, static=3).compile(Meter(), *args)[1], opt, moving
 
 
 @pytest.mark.parametrize("method", CHOSEN)
