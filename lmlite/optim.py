@@ -39,11 +39,8 @@ class Rule:
     def build(self, rates: Mapping[str, Rates]) -> optax.GradientTransformation:
         """The optax transformation, to be used on the trainable tree alone; rates: by label."""
         transforms = {
-            label: optax.adamw(
-                lambda count, table=jnp.asarray(rate.learning_rate): table[count],
-                weight_decay=jnp.asarray(rate.weight_decay),
-            )
-            for label, rate in rates.items()
+            label: optax.adamw(jnp.asarray(r.learning_rate).__getitem__, weight_decay=r.weight_decay)
+            for label, r in rates.items()
         }
         tx = optax.partition(transforms, tree.unflatten(dict(self.labels)))
         if self.clip_norm:

@@ -16,7 +16,7 @@ import numpy as np
 from lmlite import tree
 from lmlite.checkpoint import Checkpoints
 from lmlite.data.epochs import Epochs
-from lmlite.data.pack import Batch, Item
+from lmlite.data.pack import Item
 from lmlite.errors import UserError
 from lmlite.icl.score import score
 from lmlite.models.lm import LM
@@ -101,16 +101,17 @@ def _epoch(run: "Run", epochs: Epochs, state: State, meter: Meter) -> tuple[Stat
     """One pass over the training examples, then the development loss."""
     # The step may reuse its arguments' buffers, and `best` may be the same arrays.
     train, opt = (jax.tree.map(jnp.copy, state[name]) for name in ("train", "opt"))
-    metrics = []
+    metrics, known = [], run.states
     for i, batch in enumerate(epochs.batches(int(state["epoch"])), start=run.steps_at(state)):
         train, opt, values = train_step(
             meter, run.network, run.optimizer.rule, run.start_layer, train, opt, run.rates,
-            run.frozen, batch, run.known(batch), run.key(i),
+            run.frozen, batch, None if known is None else known[batch.origin], run.key(i),
         )  # fmt: skip
         metrics.append(run.checked(values, i))
+    begin = sum(len(item.ids) for item in run.items)
     scores = score(
         run.lm.network, tree.merge(run.frozen, train), run.dev, run.lm.config.max_positions, meter,
-        start=run.start_layer, states=run.dev_states,
+        start=run.start_layer, states=None if known is None else known[begin:],
     )  # fmt: skip
     return run.after(state, train, opt, metrics, scores)
 
@@ -118,7 +119,8 @@ def _epoch(run: "Run", epochs: Epochs, state: State, meter: Meter) -> tuple[Stat
 class Run:
     """What stays the same during one training run, and how its state goes from epoch to epoch.
 
-    The state is a pytree of arrays: what a checkpoint holds.
+    The state is a pytree of arrays: what a checkpoint holds. states: float32[tokens of items and
+    dev, D] entering `start_layer`, where they are computed once.
     """
 
     def __init__(self, lm, labels, items, dev, dev_targets, settings, seed, meter, states):
@@ -129,8 +131,8 @@ class Run:
         self.network = trained_network(lm.network, settings.remat)
         self.train, self.frozen = tree.split(lm.params, labels)
         cut = first_trained_layer(labels, lm.config.layers)
-        self._states = states.states(lm, self.frozen, [*items, *dev], cut, meter)
-        self.start_layer = 0 if self._states is None else cut
+        self.states = states.states(lm, self.frozen, [*items, *dev], cut, meter)
+        self.start_layer = 0 if self.states is None else cut
         self.steps_per_epoch = math.ceil(len(items) / settings.batch_size)
         self.optimizer = Optimizer(
             steps=max(1, settings.epochs * self.steps_per_epoch // settings.optim["accumulate"]),
@@ -164,16 +166,6 @@ class Run:
     def key(self, step: int) -> jax.Array:
         """The random key of a step."""
         return stream(self.seed, "dropout", step)
-
-    def known(self, batch: Batch) -> np.ndarray | None:
-        """float32[R, T, D]: the states entering `start_layer`, where they were computed once."""
-        return None if self._states is None else self._states[batch.origin]
-
-    @property
-    def dev_states(self) -> np.ndarray | None:
-        """float32[tokens of the development items, D], the same of them."""
-        begin = sum(len(item.ids) for item in self.items)
-        return None if self._states is None else self._states[begin:]
 
     def checked(self, values: Mapping[str, jax.Array], step: int) -> dict[str, float]:
         """A step's metrics as numbers; raises UserError where one is not finite."""
@@ -212,7 +204,8 @@ class Run:
             {"epoch": i, **dict(zip(names, map(float, row), strict=True))}
             for i, row in enumerate(rows, start=1)
         ]
-        return Trained(tree.merge(self.frozen, state["best"]), self.steps_at(state), history)
+        best = jax.tree.map(jnp.asarray, state["best"])
+        return Trained(tree.merge(self.frozen, best), self.steps_at(state), history)
 
     def _dev_loss(self, scores: Sequence[np.ndarray]) -> float:
         """Mean negative log-probability of the true choice among the choices; nan without a set."""

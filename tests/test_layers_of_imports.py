@@ -13,6 +13,7 @@ LAYERS = (
     "config",
     "workdir",
     "tree",
+    "stacking",
     "runtime",
     "data",
     "metrics",
