@@ -129,7 +129,9 @@ class _Together:
                 jnp.stack([run.key(i) for run in self.runs]),
             )  # fmt: skip
             metrics.append({name: np.asarray(value) for name, value in values.items()})
-        told = [[{name: v[a] for name, v in m.items()} for m in metrics] for a in range(len(states))]
+        told = [
+            [{name: v[a] for name, v in m.items()} for m in metrics] for a in range(len(states))
+        ]
         trains = unstack(train, [state["train"] for state in states])
         opts = unstack(opt, [state["opt"] for state in states])
         return list(zip(trains, opts, told, self._scores(train), strict=True))

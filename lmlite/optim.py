@@ -39,8 +39,8 @@ class Rule:
     def build(self, rates: Mapping[str, Rates]) -> optax.GradientTransformation:
         """The optax transformation, to be used on the trainable tree alone; rates: by label."""
         transforms = {
-            label: optax.adamw(jnp.asarray(r.learning_rate).__getitem__, weight_decay=r.weight_decay)
-            for label, r in rates.items()
+            label: optax.adamw(jnp.asarray(rate).__getitem__, weight_decay=decay)
+            for label, (rate, decay) in rates.items()
         }
         tx = optax.partition(transforms, tree.unflatten(dict(self.labels)))
         if self.clip_norm:

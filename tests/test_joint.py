@@ -1,22 +1,14 @@
 """Arms fitted together: each as if alone, the frozen weights read once, padding that stays zero."""
 
-import dataclasses
-import re
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_lm import tiny_lm
 
-from lmlite import arms, joint, tree
+from lmlite import arms, tree
 from lmlite.adapt import METHODS
-from lmlite.arms.together import Job
 from lmlite.arms.tuned import Tuned
 from lmlite.data.tasks import Example, Task
-from lmlite.errors import UserError
-from lmlite.runtime import Meter
-from lmlite.stacking import shared, stack, unstack
 from lmlite.train import Settings
 
 OPTIM = dict(
@@ -35,7 +27,9 @@ def lm():
 def task():
     draw = np.random.default_rng(0)
     examples = tuple(
-        Example(str(i), "".join(draw.choice(list("abc "), draw.integers(4, 30))), ("x", "yy"), i % 2, "")
+        Example(
+            str(i), "".join(draw.choice(list("abc "), draw.integers(4, 30))), ("x", "yy"), i % 2, ""
+        )
         for i in range(17)
     )
     return Task("letters", ("x", "yy"), examples[:11], examples[11:], examples[11:])
@@ -57,7 +51,7 @@ def fitted(lm, task, data, jobs):
 
 def jobs_of(*pairs, logs=None):
     logs = logs or [arms.Log() for _ in pairs]
-    return [Job(one, seed, log) for (one, seed), log in zip(pairs, logs, strict=True)]
+    return [arms.Fit(one, seed, log) for (one, seed), log in zip(pairs, logs, strict=True)]
 
 
 def assert_as_alone(lm, task, data, pairs):

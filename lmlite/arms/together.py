@@ -18,7 +18,7 @@ from lmlite.stacking import shared
 from lmlite.train import Run
 
 
-class Job(NamedTuple):
+class Fit(NamedTuple):
     """One fit: an arm, its seed, and where it reports."""
 
     arm: Tuned
@@ -32,7 +32,7 @@ class _Ready(NamedTuple):
 
 
 def fit_together(
-    jobs: Sequence[Job], lm: LM, task: Task, data: Labelled
+    jobs: Sequence[Fit], lm: LM, task: Task, data: Labelled
 ) -> Iterator[ChoicePredictor | UserError]:
     """What `Tuned.fit` gives each job alone, in order, to float32 rounding; or why it has none.
 
@@ -66,7 +66,7 @@ def fit_together(
         yield ChoicePredictor(job.arm.deployed(lm, ready[a].start, found[a]), task, cost)
 
 
-def _ready(job: Job, lm: LM, task: Task, data: Labelled, meter: Meter) -> _Ready | UserError:
+def _ready(job: Fit, lm: LM, task: Task, data: Labelled, meter: Meter) -> _Ready | UserError:
     arm, seed, log = job
     try:
         start = arm.start(lm, task, data, seed, meter)
@@ -75,7 +75,7 @@ def _ready(job: Job, lm: LM, task: Task, data: Labelled, meter: Meter) -> _Ready
         return error
 
 
-def _alone(job: Job, lm: LM, task: Task, data: Labelled) -> ChoicePredictor | UserError:
+def _alone(job: Fit, lm: LM, task: Task, data: Labelled) -> ChoicePredictor | UserError:
     try:
         return job.arm.fit(lm, task, data, job.seed, job.log)
     except UserError as error:
@@ -89,7 +89,7 @@ def _light(runs: Sequence[Run]) -> bool:
     return mine <= tree.size_bytes(common)
 
 
-def _fit(pairs: Sequence[tuple[Job, _Ready]], lm: LM, meter: Meter):
+def _fit(pairs: Sequence[tuple[Fit, _Ready]], lm: LM, meter: Meter):
     methods = [job.arm.method for job, _ in pairs]
     first = pairs[0][1]
     method, factors = methods[0], [{} for _ in methods]
