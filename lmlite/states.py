@@ -101,13 +101,12 @@ class StateStore:
 
     def _key(self, lm: LM, frozen: Mapping, items: Sequence[Item], stop: int) -> str:
         """A digest of everything the states depend on."""
-        digest = hashlib.sha256()
-        code = lm.module.config, lm.module.dtype, lm.hooks, lm.virtual, stop
-        digest.update(repr(code).encode())
-        for path, leaf in tree.flatten(frozen).items():
-            layer = _LAYER.match(path)
-            if layer is None or int(layer[1]) < stop:
-                digest.update(path.encode() + self._digest(leaf))
+        leaves = {p: leaf for p, leaf in tree.flatten(frozen).items() if _below(p, stop)}
+        hooks = [hook for hook in lm.hooks if any(_touches(hook.pattern, p) for p in leaves)]
+        code = lm.module.config, lm.module.dtype, hooks, lm.virtual, stop
+        digest = hashlib.sha256(repr(code).encode())
+        for path, leaf in leaves.items():
+            digest.update(path.encode() + self._digest(leaf))
         for item in items:
             for array in item[:3]:
                 digest.update(np.int64(len(array)).tobytes() + array.tobytes())
@@ -121,6 +120,18 @@ class StateStore:
             digest = hashlib.sha256(head + array.view(np.uint8).data)
             self._digests[id(leaf)] = leaf, digest.digest()
         return self._digests[id(leaf)][1]
+
+
+def _below(path: str, stop: int) -> bool:
+    """Whether the parameter may count for what enters layer `stop`."""
+    layer = _LAYER.match(path)
+    return layer is None or int(layer[1]) < stop
+
+
+def _touches(pattern: str, path: str) -> bool:
+    """Whether a hook wraps one of the modules that the parameter lies in."""
+    parts = path.split("/")
+    return any(re.fullmatch(pattern, "/".join(parts[:n])) for n in range(1, len(parts)))
 
 
 def _bottom_to(network: Network, stop: int, params, batch: Batch):

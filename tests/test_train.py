@@ -1,6 +1,7 @@
 """Training: only labelled leaves move, a resumed run is the uninterrupted one, NaN stops it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from lmlite.errors import UserError
 from lmlite.optim import Optimizer
 from lmlite.runtime import Meter, Program, stream
 from lmlite.states import StateStore, first_trained_layer
-from lmlite.step import step
+from lmlite.step import step, trained_network
 
 OPTIM = dict(
     learning_rate=1e-2, weight_decay=0.0, schedule="linear", warmup=0.1, clip_norm=1.0,
@@ -164,6 +165,41 @@ def test_logging_the_gradient_norm_costs_nothing(lm, method):
 def test_last_layers_cost_a_part_of_full(lm):
     flops = {method: step_flops(lm, method, True)[0] for method in ("full", "last_layers")}
     assert flops["last_layers"] < 0.75 * flops["full"]
+
+
+def remat_step(lm, method, remat, **hyper):
+    """(the compiled step, its result) of a batch, with or without activation checkpointing."""
+    adapted, labels = attach(METHODS[method](**hyper), lm, stream(0, "init"))
+    moving, frozen = tree.split(adapted.params, labels)
+    pairs = tuple((path, labels[path]) for path in tree.flatten(moving))
+    optimizer = Optimizer(steps=4, labels=pairs, learning_rate=1e-3)
+    (batch,) = pack(items(16), 64, 8)
+    network = trained_network(adapted.network, remat)
+    program = Program(step, static=3)
+    args = network, optimizer.rule, 0, moving, optimizer.build().init(moving)
+    args += optimizer.rates(), frozen, batch, None, stream(0, "dropout")
+    return program.compile(Meter(), *args)[0], program(Meter(), *args)
+
+
+@pytest.mark.parametrize(
+    "method, hyper",
+    [("lora", dict(dropout=0.5)), ("prompt_tuning", dict(length=4)), ("vera", dict(rank=4))],
+)
+def test_recomputed_blocks_change_no_gradient(lm, method, hyper):
+    (_, kept), (_, again) = (remat_step(lm, method, remat, **hyper) for remat in ("none", "block"))
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-7)
+    jax.tree.map(close, kept[2], again[2])  # loss and gradient norm
+    jax.tree.map(functools.partial(close, atol=1e-6), kept[1], again[1])  # moments: the gradient
+
+
+def test_recomputed_blocks_take_less_memory(lm):
+    kept, again = (
+        remat_step(lm, "full", remat)[0].memory_analysis().temp_size_in_bytes
+        for remat in ("none", "block")
+    )
+    assert again < 0.6 * kept
+    with pytest.raises(UserError, match="train.remat='layer' is unknown"):
+        trained_network(lm.network, "layer")
 
 
 def test_optimizer_groups_and_errors():
