@@ -78,13 +78,13 @@ def test_command_to_report_and_resume(files, run_python, tmp_path):
 def test_seeds_fitted_together_are_recorded_one_by_one(files, run_python, tmp_path):
     work = tmp_path / "work"
     more = "--config.seeds=(0,1,2)", "--config.together=2"
-    done = run_python(*command(files, work, "last-2-layers,lora-qv", *more))
+    done = run_python(*command(files, work, "norms,lora-qv", *more))
     assert done.returncode == 0, done.stderr
     rows = lines(work / "results.jsonl")
     told = [(row["arm"], row["seed"], row["fitted_together"]) for row in rows]
     assert told == [
         (arm, seed, 1 if seed == 2 else 2)
-        for arm in ("last-2-layers", "lora-qv")
+        for arm in ("norms", "lora-qv")
         for seed in range(3)
     ]
     assert all(row["train_seconds"] > 0 and row["train_flops"] > 0 for row in rows)

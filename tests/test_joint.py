@@ -156,10 +156,14 @@ def test_full_tuning_and_dropout_are_fitted_in_turn(lm, task, data):
     assert arm().form() != arm(targets=LINEAR).form() != arm("dora", targets=LINEAR).form()
 
 
+def test_recomputed_blocks(lm, task, data):
+    assert_as_alone(lm, task, data, [(arm(epochs=1, remat="block"), seed) for seed in (0, 1)])
+
+
 @pytest.fixture(scope="module")
 def compiled(lm, task, data):
     """The compiled step of two arms, its arguments, and the parameters after it."""
-    pairs = [(arm(rank=2), 0), (arm(rank=5, remat="none"), 1)]
+    pairs = [(arm(rank=2), 0), (arm(rank=5), 1)]
     kept = []
     program = joint.joint_step
 
