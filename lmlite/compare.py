@@ -34,6 +34,11 @@ class Job(NamedTuple):
     arm: Arm
     seed: int
 
+    @property
+    def run(self) -> str:
+        """Its name among files."""
+        return f"{self.name}-{self.seed}"
+
 
 def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> None:
     """Runs config.arms; writes results.jsonl, predictions.jsonl, report.md and its pictures.
@@ -113,7 +118,7 @@ class Comparison:
         """
         memory = PeakMemory()
         with contextlib.ExitStack() as stack:
-            events = [stack.enter_context(event_writer(self.workdir, _run(job))) for job in jobs]
+            events = [stack.enter_context(event_writer(self.workdir, job.run)) for job in jobs]
             logs = [self._log(job, writer) for job, writer in zip(jobs, events, strict=True)]
             for job, writer, fitted in zip(jobs, events, self._fit(jobs, logs), strict=True):
                 try:
@@ -126,7 +131,7 @@ class Comparison:
             for key, value in values.items():
                 events.add_scalar(key, value, step)
 
-        return Log(self.workdir / "checkpoints" / _run(job), scalars, self.states)
+        return Log(self.workdir / "checkpoints" / job.run, scalars, self.states)
 
     def _fit(self, jobs: Sequence[Job], logs: Sequence[Log]) -> Iterator[Predictor | UserError]:
         if len(jobs) > 1:
@@ -142,15 +147,11 @@ class Comparison:
         if isinstance(fitted, UserError):
             return fitted
         if self.models:
-            fitted.lm.save(self.models / _run(job))
+            fitted.lm.save(self.models / job.run)
         results, predictions = evaluate(fitted, self.test, _identity(job, self.task), memory)
         for row in results:
             events.add_scalar(f"test/{row['metric']}", row["value"])
         return results, predictions
-
-
-def _run(job: Job) -> str:
-    return f"{job.name}-{job.seed}"
 
 
 def _together(most: int) -> int:

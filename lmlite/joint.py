@@ -22,10 +22,11 @@ from lmlite.data.pack import BATCH_TOKENS
 from lmlite.errors import UserError
 from lmlite.icl.score import batch_logprobs, summed
 from lmlite.models.lm import Network
+from lmlite.run import Run, State, Trained
 from lmlite.runtime import Meter, Program
 from lmlite.stacking import shared, stack, unstack
 from lmlite.step import objective, trained_network, update
-from lmlite.train import Log, Run, State, Trained
+from lmlite.train import Log
 
 
 @dataclasses.dataclass(frozen=True)

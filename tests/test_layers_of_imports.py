@@ -26,6 +26,7 @@ LAYERS = (
     "checkpoint",
     "states",
     "step",
+    "run",
     "train",
     "joint",
     "decode",

@@ -13,9 +13,9 @@ from lmlite.data.tasks import Task
 from lmlite.errors import UserError
 from lmlite.joint import Member, fit_jointly
 from lmlite.models.lm import LM, Network
+from lmlite.run import Run
 from lmlite.runtime import Meter
 from lmlite.stacking import shared
-from lmlite.train import Run
 
 
 class Fit(NamedTuple):
