@@ -14,13 +14,13 @@ def get_config(
     task: str = "rotten_tomatoes", model: str = "package:smollm2-135m-instruct"
 ) -> ConfigDict:
     """`icl` scores `test_items` test items; `lora` trains on `examples` labelled ones, without a
-    development set, at a constant learning rate.
+    development set, at a constant learning rate; `many` trains `arms` runs of `lora`'s method.
     """
     return ConfigDict(
         dict(
             model=model,
             task=common.task(task),
-            cases=("icl", "lora", "compile"),
+            cases=("icl", "lora", "compile", "many"),
             peers_python="",
             seed=0,
             icl=dict(shots=16, test_items=200, peer_batch_size=1),
@@ -34,5 +34,6 @@ def get_config(
                 epochs=4,
                 batch_size=8,
             ),
+            many=dict(arms=8, examples=32, epochs=2, batch_size=4),
         )
     )

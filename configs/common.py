@@ -76,8 +76,11 @@ def optim(learning_rate: float, **fields) -> ConfigDict:
 
 
 def train(epochs: int, batch_size: int = 8, patience: int = 2) -> ConfigDict:
-    """Training length; patience counts epochs without a better development loss, 0 for none."""
-    return ConfigDict(dict(epochs=epochs, batch_size=batch_size, patience=patience))
+    """Training length; patience counts epochs without a better development loss, 0 for none.
+
+    remat: 'block' recomputes the activations of each block in the backward pass, 'none' keeps them.
+    """
+    return ConfigDict(dict(epochs=epochs, batch_size=batch_size, patience=patience, remat="none"))
 
 
 def in_context(shots: int) -> ConfigDict:
@@ -169,7 +172,9 @@ def experiment(task_name: str, model: str, arms: dict[str, ConfigDict]) -> Confi
     """What every experiment that fits and evaluates arms has.
 
     examples: labelled examples, of which the fraction dev_fraction is for development. seeds: of
-    tuning runs; draws: of demonstrations. seed: of the labelled and the test sample.
+    tuning runs; draws: of demonstrations. seed: of the labelled and the test sample. together: how
+    many tuning runs of one form (seeds, learning rates, ranks) may train in one compiled step; 0
+    leaves it to the device.
     """
     return ConfigDict(
         dict(
@@ -182,6 +187,7 @@ def experiment(task_name: str, model: str, arms: dict[str, ConfigDict]) -> Confi
             seed=0,
             seeds=(0, 1),
             draws=(0, 1, 2),
+            together=0,
             arms=arms,
         )
     )

@@ -1,7 +1,8 @@
 """Measures lmlite beside other tools: same weights, same data, same machine, one run.
 
 Cases: `icl`, choice scoring against lm-evaluation-harness; `lora`, training against PEFT;
-`compile`, what the first step waits for. Every measurement is a fresh process. benchmark.json and
+`compile`, what the first step waits for; `many`, LoRA runs in one compiled step against the same in
+turn. Every measurement is a fresh process. benchmark.json and
 report.md in the workdir hold the numbers, the ratios, and where and when they were taken. The other
 tools live in an environment of their own:
 

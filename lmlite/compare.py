@@ -1,14 +1,17 @@
-"""The comparison: every arm on the same model, labelled examples and test items, one at a time."""
+"""The comparison: every arm on the same model, labelled examples and test items."""
 
+import contextlib
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
 from lmlite import arms
-from lmlite.arms import Arm, Labelled, Log
+from lmlite.arms import Arm, Labelled, Log, Predictor
 from lmlite.data.splits import sample
 from lmlite.data.tasks import Example, Task, load_task
 from lmlite.errors import UserError
@@ -17,7 +20,11 @@ from lmlite.models.lm import LM
 from lmlite.models.load import load
 from lmlite.report import print_table, write_report
 from lmlite.runtime import PeakMemory
+from lmlite.states import StateStore
 from lmlite.workdir import Records, event_writer, read_config
+
+TOGETHER = {"cpu": 1}  # arms in a step where config.together is 0; elsewhere:
+_OTHER_TOGETHER = 8
 
 
 class Job(NamedTuple):
@@ -26,6 +33,11 @@ class Job(NamedTuple):
     name: str
     arm: Arm
     seed: int
+
+    @property
+    def run(self) -> str:
+        """Its name among files."""
+        return f"{self.name}-{self.seed}"
 
 
 def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> None:
@@ -41,24 +53,24 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
     task = load_task(config.task)
     test = sample(task.test, min(config.test_items, len(task.test)), config.seed, balanced=False)
     data = labelled(task, config.examples, config.dev_fraction, config.seed)
-    lm = load(config.model, config.dtype)
+    states = StateStore(workdir / "states")
+    run = Comparison(load(config.model, config.dtype), task, data, test, workdir, models, states)
     results = Records(workdir / "results.jsonl")
     predictions = Records(workdir / "predictions.jsonl")
     done = {(row["job"], row["seed"]) for row in results.rows()}
+    missing = [job for job in todo if (job.name, job.seed) not in done]
     failed = []
-    for i, job in enumerate(todo, start=1):
-        if (job.name, job.seed) in done:
-            continue
-        title = f"[{i}/{len(todo)}] {job.name}, seed {job.seed}"
-        try:
-            rows, answers = run_job(job, lm, task, data, test, workdir, models)
-        except UserError as error:
-            failed.append({**_identity(job, task), "value": None, "status": str(error)})
-            print(f"{title}: failed: {error}", flush=True)
-            continue
-        predictions.add(answers)
-        results.add(rows)
-        print(f"{title}: {_outcome(rows)}", flush=True)
+    for group in _groups(missing, _together(config.together)):
+        for job, outcome in zip(group, run.outcomes(group), strict=True):
+            title = f"[{todo.index(job) + 1}/{len(todo)}] {job.name}, seed {job.seed}"
+            if isinstance(outcome, UserError):
+                failed.append({**_identity(job, task), "value": None, "status": str(outcome)})
+                print(f"{title}: failed: {outcome}", flush=True)
+                continue
+            rows, answers = outcome
+            predictions.add(answers)
+            results.add(rows)
+            print(f"{title}: {_outcome(rows)}", flush=True)
     rows = results.rows() + failed
     sizes = {"train": len(data.train), "dev": len(data.dev), "test": len(test)}
     write_report(workdir, rows, predictions.rows(), {**read_config(workdir), "sizes": sizes})
@@ -84,32 +96,84 @@ def labelled(task: Task, examples: int, dev_fraction: float, seed: int) -> Label
     return Labelled(drawn[: examples - dev], drawn[examples - dev :])
 
 
-def run_job(
-    job: Job,
-    lm: LM,
-    task: Task,
-    data: Labelled,
-    test: tuple[Example, ...],
-    workdir: Path,
-    models: Path | None = None,
-) -> tuple[list[dict], list[dict]]:
-    """Fits and evaluates one arm: its rows of results.jsonl and of predictions.jsonl."""
-    memory = PeakMemory()
-    name = f"{job.name}-{job.seed}"
-    with event_writer(workdir, name) as events:
+Outcome = tuple[list[dict], list[dict]] | UserError
 
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What all arms of a run have in common."""
+
+    lm: LM
+    task: Task
+    data: Labelled
+    test: tuple[Example, ...]
+    workdir: Path
+    models: Path | None = None
+    states: StateStore = dataclasses.field(default_factory=StateStore)
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Of each job its rows of results.jsonl and of predictions.jsonl, or why it has none.
+
+        Several jobs are fitted together; each is evaluated as it will answer, by itself.
+        """
+        memory = PeakMemory()
+        with contextlib.ExitStack() as stack:
+            events = [stack.enter_context(event_writer(self.workdir, job.run)) for job in jobs]
+            logs = [self._log(job, writer) for job, writer in zip(jobs, events, strict=True)]
+            for job, writer, fitted in zip(jobs, events, self._fit(jobs, logs), strict=True):
+                try:
+                    yield self._evaluate(job, writer, fitted, memory)
+                except UserError as error:
+                    yield error
+
+    def _log(self, job: Job, events) -> Log:
         def scalars(step, values):
             for key, value in values.items():
                 events.add_scalar(key, value, step)
 
-        log = Log(workdir / "checkpoints" / name, scalars)
-        predictor = job.arm.fit(lm, task, data, job.seed, log)
-        if models:
-            predictor.lm.save(models / name)
-        results, predictions = evaluate(predictor, test, _identity(job, task), memory)
+        return Log(self.workdir / "checkpoints" / job.run, scalars, self.states)
+
+    def _fit(self, jobs: Sequence[Job], logs: Sequence[Log]) -> Iterator[Predictor | UserError]:
+        if len(jobs) > 1:
+            fits = [arms.Fit(j.arm, j.seed, log) for j, log in zip(jobs, logs, strict=True)]
+            yield from arms.fit_together(fits, self.lm, self.task, self.data)
+            return
+        try:
+            yield jobs[0].arm.fit(self.lm, self.task, self.data, jobs[0].seed, logs[0])
+        except UserError as error:
+            yield error
+
+    def _evaluate(self, job: Job, events, fitted: Predictor | UserError, memory) -> Outcome:
+        if isinstance(fitted, UserError):
+            return fitted
+        if self.models:
+            fitted.lm.save(self.models / job.run)
+        results, predictions = evaluate(fitted, self.test, _identity(job, self.task), memory)
         for row in results:
             events.add_scalar(f"test/{row['metric']}", row["value"])
-    return results, predictions
+        return results, predictions
+
+
+def _together(most: int) -> int:
+    """How many jobs may be fitted in one step; raises UserError for a negative number."""
+    if most < 0:
+        raise UserError(f"together={most} is negative; use 0 (by device), 1 (in turn) or more")
+    return most or TOGETHER.get(jax.default_backend(), _OTHER_TOGETHER)
+
+
+def _groups(jobs: Sequence[Job], most: int) -> list[list[Job]]:
+    """Jobs of one form together, up to `most`; in the order of the first of each group."""
+    groups: list[list[Job]] = []
+    open_groups: dict = {}
+    for job in jobs:
+        form = job.arm.form()
+        group = open_groups.get(form)
+        if form is None or group is None or len(group) == most:
+            group = []
+            groups.append(group)
+            open_groups[form] = group
+        group.append(job)
+    return groups
 
 
 def jobs(config: ConfigDict) -> Iterator[Job]:

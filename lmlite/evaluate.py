@@ -22,7 +22,8 @@ def evaluate(
 
     identity: the row's `arm, task, split, seed, metric` and what else should stand in every row. A
     reading's name is added to the arm's ('16-shot+batch') and to its family. A query's cost is the
-    whole pass divided by its n examples, compilation excluded.
+    whole pass divided by its n examples, compilation excluded. `fitted_together` arms shared a fit:
+    the seconds and FLOPs of training are an equal share of it, `peak_bytes` is that of all of them.
     """
     meter, start = Meter(), time.perf_counter()
     readings = predictor.predict(examples, meter)
@@ -38,6 +39,7 @@ def evaluate(
         "train_flops": cost.train_flops,
         "flops_per_query": meter.flops / len(examples),
         "peak_bytes": memory.read(),
+        "fitted_together": cost.together,
         "compile_seconds": cost.compile_seconds + meter.compile_seconds,
     }
     results, predictions = [], []

@@ -1,7 +1,15 @@
-"""Optimizers over the trainable tree: one group a label, schedules, clipping, accumulation."""
+"""Optimizers over the trainable tree: one group a label, schedules, clipping, accumulation.
+
+What is compiled is the `Rule`; the learning rates are an array among its arguments, so that runs
+that differ in them share a compiled step, or stand side by side in one.
+"""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lmlite import tree
@@ -10,9 +18,39 @@ from lmlite.errors import UserError
 SCHEDULES = ("constant", "linear", "cosine")
 
 
+class Rates(NamedTuple):
+    """What one label learns by: learning_rate float32[updates], weight_decay float32[]."""
+
+    learning_rate: np.ndarray
+    weight_decay: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """AdamW over labelled groups, all but its numbers; hashable, it keys compiled steps.
+
+    labels: (path, label) of every trainable leaf. clip_norm, accumulate: see `Optimizer`.
+    """
+
+    labels: tuple[tuple[str, str], ...]
+    clip_norm: float
+    accumulate: int
+
+    def build(self, rates: Mapping[str, Rates]) -> optax.GradientTransformation:
+        """The optax transformation, to be used on the trainable tree alone; rates: by label."""
+        transforms = {
+            label: optax.adamw(jnp.asarray(rate).__getitem__, weight_decay=decay)
+            for label, (rate, decay) in rates.items()
+        }
+        tx = optax.partition(transforms, tree.unflatten(dict(self.labels)))
+        if self.clip_norm:
+            tx = optax.chain(optax.clip_by_global_norm(self.clip_norm), tx)
+        return optax.MultiSteps(tx, self.accumulate) if self.accumulate > 1 else tx
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """AdamW over labelled groups; hashable, so equal settings share a compiled step.
+    """AdamW over labelled groups.
 
     steps: optimizer updates in all. labels: (path, label) of every trainable leaf.
     groups: (label, (field, value), ...) that replace `learning_rate` or `weight_decay` for a label.
@@ -30,8 +68,13 @@ class Optimizer:
     accumulate: int = 1
     groups: tuple = ()
 
-    def build(self) -> optax.GradientTransformation:
-        """The optax transformation, to be used on the trainable tree alone.
+    @property
+    def rule(self) -> Rule:
+        """What it has in common with optimizers of other rates and schedules."""
+        return Rule(self.labels, self.clip_norm, self.accumulate)
+
+    def rates(self) -> dict[str, Rates]:
+        """The numbers of each label.
 
         Raises UserError for an unknown schedule or a group that labels nothing.
         """
@@ -39,16 +82,17 @@ class Optimizer:
         overrides = {label: dict(pairs) for label, *pairs in self.groups}
         if unknown := sorted(set(overrides) - set(names)):
             raise UserError(f"optim.groups names {unknown[0]!r}; labels here are {sorted(names)}")
-        transforms = {name: self._group(**overrides.get(name, {})) for name in names}
-        tx = optax.partition(transforms, tree.unflatten(dict(self.labels)))
-        if self.clip_norm:
-            tx = optax.chain(optax.clip_by_global_norm(self.clip_norm), tx)
-        return optax.MultiSteps(tx, self.accumulate) if self.accumulate > 1 else tx
+        return {name: self._rates(**overrides.get(name, {})) for name in sorted(names)}
 
-    def _group(self, learning_rate=None, weight_decay=None) -> optax.GradientTransformation:
+    def build(self) -> optax.GradientTransformation:
+        """The optax transformation, to be used on the trainable tree alone; raises as `rates`."""
+        return self.rule.build(self.rates())
+
+    def _rates(self, learning_rate=None, weight_decay=None) -> Rates:
         rate = self.learning_rate if learning_rate is None else learning_rate
         decay = self.weight_decay if weight_decay is None else weight_decay
-        return optax.adamw(self._schedule(rate), weight_decay=decay)
+        table = np.asarray(self._schedule(rate)(np.arange(self.steps)), np.float32)
+        return Rates(np.broadcast_to(table, self.steps), np.float32(decay))
 
     def _schedule(self, rate: float) -> optax.Schedule:
         warmup = round(self.warmup * self.steps)

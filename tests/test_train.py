@@ -1,6 +1,7 @@
 """Training: only labelled leaves move, a resumed run is the uninterrupted one, NaN stops it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from lmlite.data.pack import choice_item, pack
 from lmlite.errors import UserError
 from lmlite.optim import Optimizer
 from lmlite.runtime import Meter, Program, stream
-from lmlite.states import first_trained_layer
+from lmlite.states import StateStore, first_trained_layer
+from lmlite.step import step, trained_network
 
 OPTIM = dict(
     learning_rate=1e-2, weight_decay=0.0, schedule="linear", warmup=0.1, clip_norm=1.0,
@@ -99,14 +101,14 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(lm, tmp_path, monkeypa
     broken = dataclasses.replace(lm, params=jax.tree.map(lambda x: x * jnp.nan, lm.params))
     with pytest.raises(UserError, match=r"loss is nan.*at step 0; lower learning_rate=0.01"):
         run(broken, "norms", epochs=2)
-    good, calls = train._train_step, []
+    good, calls = train.train_step, []
 
     def fifth_diverges(*args):
         calls.append(1)
         moved, opt, values = good(*args)
         return moved, opt, {**values, "loss": jnp.nan} if len(calls) == 5 else values
 
-    monkeypatch.setattr(train, "_train_step", fifth_diverges)
+    monkeypatch.setattr(train, "train_step", fifth_diverges)
     with pytest.raises(UserError, match=r"loss is nan.*at step 4"):
         run(lm, "norms", tmp_path, epochs=3)
     assert [p.name for p in tmp_path.iterdir()] == ["1"]  # the first epoch's
@@ -127,7 +129,7 @@ def test_frozen_states_change_nothing(lm, monkeypatch):
     assert first_trained_layer({"norm/scale": "x"}, 4) == 4
     assert first_trained_layer({"embed/embedding": "x", "layers_3/a": "x"}, 4) == 0
     *_, cached = run(lm, "last_layers")
-    monkeypatch.setattr(train, "frozen_states", lambda *args: None)
+    monkeypatch.setattr(StateStore, "states", lambda *args: None)
     *_, recomputed = run(lm, "last_layers")
     for path, leaf in tree.flatten(cached.params).items():
         np.testing.assert_allclose(leaf, tree.flatten(recomputed.params)[path], atol=1e-5)
@@ -141,14 +143,14 @@ def step_flops(lm, method, metrics):
     optimizer = Optimizer(steps=4, labels=pairs, learning_rate=1e-3, clip_norm=0.0)
     (batch,) = pack(items(4), 128, 1)
 
-    def step(network, optimizer, start, *args):
-        moved, state, values = train._step(network, optimizer, start, *args)
+    def told(*args):
+        moved, state, values = step(*args)
         return moved, state, values if metrics else values["loss"]
 
-    opt = optimizer.build().init(moving)
+    opt, rates = optimizer.build().init(moving), optimizer.rates()
     key = stream(0, "dropout")
-    args = adapted.network, optimizer, 0, moving, opt, frozen, batch, None, key
-    return Program(step, static=3).compile(Meter(), *args)[1], opt, moving
+    args = adapted.network, optimizer.rule, 0, moving, opt, rates, frozen, batch, None, key
+    return Program(told, static=3).compile(Meter(), *args)[1], opt, moving
 
 
 @pytest.mark.parametrize("method", CHOSEN)
@@ -163,6 +165,41 @@ def test_logging_the_gradient_norm_costs_nothing(lm, method):
 def test_last_layers_cost_a_part_of_full(lm):
     flops = {method: step_flops(lm, method, True)[0] for method in ("full", "last_layers")}
     assert flops["last_layers"] < 0.75 * flops["full"]
+
+
+def remat_step(lm, method, remat, **hyper):
+    """(the compiled step, its result) of a batch, with or without activation checkpointing."""
+    adapted, labels = attach(METHODS[method](**hyper), lm, stream(0, "init"))
+    moving, frozen = tree.split(adapted.params, labels)
+    pairs = tuple((path, labels[path]) for path in tree.flatten(moving))
+    optimizer = Optimizer(steps=4, labels=pairs, learning_rate=1e-3)
+    (batch,) = pack(items(16), 64, 8)
+    network = trained_network(adapted.network, remat)
+    program = Program(step, static=3)
+    args = network, optimizer.rule, 0, moving, optimizer.build().init(moving)
+    args += optimizer.rates(), frozen, batch, None, stream(0, "dropout")
+    return program.compile(Meter(), *args)[0], program(Meter(), *args)
+
+
+@pytest.mark.parametrize(
+    "method, hyper",
+    [("lora", dict(dropout=0.5)), ("prompt_tuning", dict(length=4)), ("vera", dict(rank=4))],
+)
+def test_recomputed_blocks_change_no_gradient(lm, method, hyper):
+    (_, kept), (_, again) = (remat_step(lm, method, remat, **hyper) for remat in ("none", "block"))
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-7)
+    jax.tree.map(close, kept[2], again[2])  # loss and gradient norm
+    jax.tree.map(functools.partial(close, atol=1e-6), kept[1], again[1])  # moments: the gradient
+
+
+def test_recomputed_blocks_take_less_memory(lm):
+    kept, again = (
+        remat_step(lm, "full", remat)[0].memory_analysis().temp_size_in_bytes
+        for remat in ("none", "block")
+    )
+    assert again < 0.5 * kept
+    with pytest.raises(UserError, match="train.remat='layer' is unknown"):
+        trained_network(lm.network, "layer")
 
 
 def test_optimizer_groups_and_errors():

@@ -42,6 +42,15 @@ class Adapter(Method):
     def hooks(self):
         return (Hook(self.targets, self._wrap, self.kind),)
 
+    def form(self):
+        """The same bottleneck at another width (every activation here is 0 at 0)."""
+        return dataclasses.replace(self, width=1)
+
+    def stacked(self, methods, paths):
+        """The widest."""
+        width = max(method.width for method in methods)
+        return dataclasses.replace(self, width=width), [{} for _ in methods]
+
     def bottleneck(self, site, x, features: int):
         """up act(down x + c) + e: [..., I] -> float32[..., O]."""
         zeros = nn.initializers.zeros

@@ -66,6 +66,22 @@ class LoRA(Method):
         b = site.param("lora_b", nn.initializers.zeros, (rank, features))
         return matmul(matmul(site.dropout(x, self.dropout), a, site.dtype), b, site.dtype) * scale
 
+    def form(self):
+        """LoRA on the same layers; with dropout, what falls depends on how examples are packed."""
+        same = dict(rank=1, alpha=1.0, rank_stabilised=False, ranks=(), alphas=())
+        return None if self.dropout else dataclasses.replace(self, **same)
+
+    def stacked(self, methods, paths):
+        """Each layer at its largest rank and the scale 1; s is a factor of B."""
+        layers = [path.removesuffix("/lora_b") for path in paths if path.endswith("/lora_b")]
+        widest = {layer: max(m.size(layer)[0] for m in methods) for layer in layers}
+        ranks = tuple((re.escape(layer), rank) for layer, rank in widest.items())
+        alphas = tuple((layer, float(rank)) for layer, rank in ranks)
+        method = dataclasses.replace(
+            self, rank=1, alpha=1.0, rank_stabilised=False, ranks=ranks, alphas=alphas
+        )
+        return method, [{f"{layer}/lora_b": m.size(layer)[1] for layer in layers} for m in methods]
+
     def delta(self, path: str, a, b):
         """s A B [I, O], what the layer's kernel changes by."""
         return jnp.matmul(a, b, precision="highest") * self.size(path)[1]

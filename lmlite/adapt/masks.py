@@ -53,6 +53,10 @@ class SparseMask(Method):
         draw = {p: jax.random.uniform(fold_name(key, p), k.shape) for p, k in kernels.items()}
         return self.keep(draw)
 
+    def form(self):
+        """Alone where each seed draws its own weights: a layer has as many as it happens to."""
+        return None if self.choose == "random" else self
+
     def keep(self, scores: Mapping[str, jax.Array]) -> dict:
         """The leaves that train the best-scored fraction: {module path: score [I, O]} -> tree."""
         flat = {path: np.asarray(score, np.float32).ravel() for path, score in scores.items()}

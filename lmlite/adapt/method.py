@@ -62,6 +62,23 @@ class Method:
         """What `init` made, chosen anew by the training examples where the method looks at them."""
         return added
 
+    def form(self) -> "Method | None":
+        """Methods of equal form can train in one step: this one without what only sizes or scales.
+
+        None where it trains alone only, because what it computes hangs on more than its parameters.
+        """
+        return self
+
+    def stacked(
+        self, methods: Sequence["Method"], paths: Sequence[str]
+    ) -> tuple["Method", list[dict[str, float]]]:
+        """The method whose hooks run each of `methods` (of this form), and factors {path: f} a one.
+
+        Its parameters are theirs, filled up with zeros to the largest and multiplied by f: what is
+        filled up must change no output and get no gradient. paths: of the trainable leaves.
+        """
+        return self, [{} for _ in methods]
+
     def merge(self, params: Params) -> Params:
         """Parameters of the base architecture that compute the same (foldable methods)."""
         return params

@@ -50,6 +50,10 @@ class VeRA(Method):
         b = _random(fold_name(key, "vera/b"), (self.rank, outputs))
         return tree.merge(own, {"vera": {"a": a, "b": b}})
 
+    def form(self):
+        """Alone with dropout: what falls depends on how examples are packed."""
+        return None if self.dropout else self
+
     def _wrap(self, site, inner, x):
         y = inner(x)
         d = site.param("vera_d", nn.initializers.constant(self.d_initial), (self.rank,))

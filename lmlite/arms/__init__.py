@@ -6,6 +6,7 @@ from typing import Any
 from lmlite.adapt import METHODS
 from lmlite.arms.arm import Arm, Cost, Labelled, Log, Predictor
 from lmlite.arms.in_context import InContext
+from lmlite.arms.together import Fit, fit_together
 from lmlite.arms.tuned import Tuned
 from lmlite.config import nearest
 from lmlite.errors import UserError
@@ -47,4 +48,4 @@ def _fields(spec: Mapping[str, Any], *but: str) -> dict[str, Any]:
     return {name: value for name, value in spec.items() if name not in but}
 
 
-__all__ = ["KINDS", "Arm", "Cost", "Labelled", "Log", "Predictor", "build"]
+__all__ = ["KINDS", "Arm", "Cost", "Fit", "Labelled", "Log", "Predictor", "build", "fit_together"]

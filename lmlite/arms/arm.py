@@ -10,7 +10,7 @@ in the same way: it returns a `Predictor`, and nothing that compares, evaluates 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ import numpy as np
 from lmlite.data.tasks import Example, Task
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter
+from lmlite.states import StateStore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Cost:
     examples: labels used, those of the development set included. trainable_params: scalars that
     moved. stored_bytes: what must be kept beside the base model. train_seconds: wall time without
     compilation. train_flops: of the compiled programs. compile_seconds: tracing and compiling.
+    together: arms fitted in one compiled step; the last three are then an equal share of the whole.
     """
 
     examples: int
@@ -36,6 +38,7 @@ class Cost:
     train_seconds: float
     train_flops: float
     compile_seconds: float
+    together: int = 1
 
 
 class Predictor(Protocol):
@@ -59,6 +62,9 @@ class Arm(Protocol):
     def runs(self, seeds: Sequence[int], draws: Sequence[int]) -> Sequence[int]:
         """The seeds worth running: one where nothing is random."""
 
+    def form(self) -> Hashable | None:
+        """Arms of equal form can be fitted by `fit_together`; None: this one with no other."""
+
     def fit(self, lm: LM, task: Task, data: "Labelled", seed: int, log: "Log") -> Predictor:
         """Adapts `lm`, which stays as it is."""
 
@@ -78,7 +84,10 @@ class Labelled:
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """Where a fit may leave checkpoints (None: nowhere) and report progress."""
+    """Where a fit may leave checkpoints (None: nowhere), report progress, and find (and leave) the
+    activations that other fits of the same frozen layers need too.
+    """
 
     directory: Path | None = None
     scalars: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
+    states: StateStore = dataclasses.field(default_factory=StateStore)

@@ -31,6 +31,10 @@ class InContext:
         """One run for zero shots, else one a draw."""
         return draws if self.shots else draws[:1]
 
+    def form(self):
+        """Nothing to train together."""
+        return None
+
     def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log) -> ChoicePredictor:
         """Chooses and prefills the demonstrations."""
         start, meter = time.perf_counter(), Meter()

@@ -2,17 +2,29 @@
 
 import dataclasses
 import time
-from typing import ClassVar
+from collections.abc import Hashable
+from typing import ClassVar, NamedTuple
 
 from lmlite import tree
 from lmlite.adapt import Adaptation, Method, attach, attach_headed
 from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ChoicePredictor, encode_examples, scored_items, training_items
 from lmlite.arms.fisher import squared_gradients
+from lmlite.data.pack import Item
 from lmlite.data.tasks import Task
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter, stream
-from lmlite.train import Settings, fit
+from lmlite.train import Settings, Trained, fit
+
+
+class Start(NamedTuple):
+    """What training starts from: the first arguments of `fit`."""
+
+    adapted: LM
+    labels: dict[str, str]
+    items: list[Item]
+    dev: list[Item]
+    dev_targets: list[int | str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +39,29 @@ class Tuned:
         """One run a seed: initialisation and the order of the examples are random."""
         return seeds
 
+    def form(self) -> Hashable | None:
+        """Arms of equal form can be fitted together; None: this one with no other."""
+        s, form = self.settings, self.method.form()
+        common = s.epochs, s.batch_size, s.remat, s.optim["clip_norm"], s.optim["accumulate"]
+        return form and (form, *common)
+
     def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log) -> ChoicePredictor:
         """Trains and returns the zero-shot predictor of the tuned model."""
-        start, meter = time.perf_counter(), Meter()
+        began, meter = time.perf_counter(), Meter()
+        start = self.start(lm, task, data, seed, meter)
+        result = fit(*start, self.settings, seed, meter, log.directory, log.scalars, log.states)
+        seconds = time.perf_counter() - began - meter.compile_seconds
+        cost = Cost(
+            examples=len(data.all),
+            **self.size(start, result),
+            train_seconds=seconds,
+            train_flops=meter.flops,
+            compile_seconds=meter.compile_seconds,
+        )
+        return self.predictor(lm, task, start, result, cost)
+
+    def start(self, lm: LM, task: Task, data: Labelled, seed: int, meter: Meter) -> Start:
+        """The adapted model and the examples as items."""
         encoded, targets = encode_examples(lm, task, data.train), [e.target for e in data.train]
 
         def squares(paths):
@@ -38,27 +70,23 @@ class Tuned:
         bare = self.method.head is None and not lm.config.causal
         join = attach_headed if bare else attach
         adapted, labels = join(self.method, lm, stream(seed, "init"), len(task.choices), squares)
-        train = training_items(adapted, encoded, targets)
+        items = training_items(adapted, encoded, targets)
         dev = scored_items(adapted, encode_examples(lm, task, data.dev))
-        result = fit(
-            adapted, labels, train, dev, [e.target for e in data.dev],
-            self.settings, seed, meter, log.directory, log.scalars,
-        )  # fmt: skip
-        moved, _ = tree.split(result.params, labels)
-        tuned = self._deployed(lm, adapted, result.params)
-        cost = Cost(
-            examples=len(data.all),
-            trainable_params=tree.count(moved),
-            stored_bytes=tree.size_bytes(moved),
-            train_seconds=time.perf_counter() - start - meter.compile_seconds,
-            train_flops=meter.flops,
-            compile_seconds=meter.compile_seconds,
-        )
-        found = Adaptation.of(self.method, lm, result.params)
-        return ChoicePredictor(tuned, task, cost, adaptation=found)
+        return Start(adapted, labels, items, dev, [e.target for e in data.dev])
 
-    def _deployed(self, lm: LM, adapted: LM, params: dict) -> LM:
+    def size(self, start: Start, result: Trained) -> dict[str, int]:
+        """The sizes among the fields of `Cost`."""
+        moved, _ = tree.split(result.params, start.labels)
+        return {"trainable_params": tree.count(moved), "stored_bytes": tree.size_bytes(moved)}
+
+    def predictor(self, lm: LM, task: Task, start: Start, result: Trained, cost: Cost):
+        """What answers queries after training `start` on the base `lm`."""
+        found = Adaptation.of(self.method, lm, result.params)
+        return ChoicePredictor(self._deployed(lm, start, result), task, cost, adaptation=found)
+
+    def _deployed(self, lm: LM, start: Start, result: Trained) -> LM:
         """The model as it answers queries: folded into plain weights where the method can be."""
         if not self.method.foldable or lm.hooks:
-            return dataclasses.replace(adapted, params=params)
-        return dataclasses.replace(lm, params=self.method.merge(params), head=adapted.head)
+            return dataclasses.replace(start.adapted, params=result.params)
+        params = self.method.merge(result.params)
+        return dataclasses.replace(lm, params=params, head=start.adapted.head)

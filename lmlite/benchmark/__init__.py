@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import in_context, lora
+from lmlite.benchmark import in_context, lora, many
 from lmlite.benchmark.measure import Measure
 from lmlite.benchmark.process import Bench
 from lmlite.benchmark.report import markdown
@@ -18,7 +18,12 @@ from lmlite.config import nearest
 from lmlite.errors import UserError
 from lmlite.workdir import run_record, write_text
 
-CASES = {"icl": in_context.case, "lora": lora.case, "compile": lora.first_step}
+CASES = {
+    "icl": in_context.case,
+    "lora": lora.case,
+    "compile": lora.first_step,
+    "many": many.case,
+}
 
 
 def benchmark(config: ConfigDict, workdir: Path, peers: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import in_context, training
+from lmlite.benchmark import in_context, many, training
 from lmlite.errors import UserError
 from lmlite.models import hf
 from lmlite.models.load import load
@@ -26,6 +26,7 @@ MEASUREMENTS = {
     "export_model": export_model,
     "icl": in_context.measure,
     "lora": training.measure,
+    "many": many.measure,
     "export_adapter": training.export,
 }
 

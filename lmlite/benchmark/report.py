@@ -17,6 +17,9 @@ took turns in one run. Float32 unless a line says otherwise.
 - lora: rank {rank} on `{targets}`, {examples} examples, {epochs} epochs, batches of {batch_size}.
   The peer is PEFT in a plain PyTorch loop from the same initial weights, with the same batches,
   learning rate and clipping. Seconds are of training, without loading; losses are means of epochs.
+- many: {many[arms]} LoRA runs of {many[examples]} examples, {many[epochs]} epochs, batches of
+  {many[batch_size]}, that differ in seed and learning rate. lmlite: in one compiled step; the peer
+  column is lmlite too, the same runs in turn.
 - compile: tracing and compiling the training step, with an empty cache of programs, then with that
   of the process before.
 """
@@ -33,7 +36,7 @@ def markdown(record: dict, bench: Bench, measures: Sequence[Measure]) -> str:
 
     record: the fields of `workdir.run_record`, and `load`: the machine's load average at the start.
     """
-    notes = _NOTES.format(**bench.config.icl, **bench.config.lora)
+    notes = _NOTES.format(**bench.config.icl, **bench.config.lora, many=bench.config.many)
     parts = ["# Benchmark\n", _table(measures), notes, _where(record, bench.versions)]
     return "\n".join(parts if bench.has_peers else [*parts[:2], _NO_PEERS, *parts[2:]])
 

@@ -34,7 +34,8 @@ def measure(job: dict) -> dict:
     """Trains on `examples` for `epochs` in `dtype`; the values hold the mean loss of each epoch."""
     config = ConfigDict(job["config"])
     start = _start(config, job["examples"], job["dtype"])
-    settings = _settings(config, job["epochs"])
+    c = config.lora
+    settings = lora_settings(config, job["epochs"], c.batch_size, c.learning_rate)
     meter, began = Meter(), time.perf_counter()
     result = fit(
         start.adapted, start.labels, _items(start), (), (), settings, config.seed, meter
@@ -49,7 +50,7 @@ def export(job: dict) -> dict:
     config = ConfigDict(job["config"])
     start = _start(config, job["examples"], "float32")
     initial, _ = tree.split(start.adapted.params, start.labels)
-    peft.write(job["directory"], Adaptation(_method(config), initial), start.adapted)
+    peft.write(job["directory"], Adaptation(lora_method(config), initial), start.adapted)
     pairs = zip(start.encoded, start.targets, strict=True)
     batches = _batches(config, start)
     values = {
@@ -66,7 +67,7 @@ def _start(config: ConfigDict, examples: int, dtype: str) -> _Start:
     lm = load(config.model, dtype)
     train = labelled(task, examples, 0.0, config.seed).train
     key = stream(config.seed, "init")
-    adapted, labels = attach(_method(config), lm, key)
+    adapted, labels = attach(lora_method(config), lm, key)
     return _Start(adapted, labels, encode_examples(lm, task, train), [e.target for e in train])
 
 
@@ -74,23 +75,24 @@ def _items(start: _Start) -> list[Item]:
     return training_items(start.adapted, start.encoded, start.targets)
 
 
-def _method(config: ConfigDict) -> LoRA:
+def lora_method(config: ConfigDict) -> LoRA:
+    """The method of config.lora."""
     c = config.lora
     return LoRA(targets=c.targets, rank=c.rank, alpha=c.alpha)
 
 
-def _settings(config: ConfigDict, epochs: int) -> Settings:
-    c = config.lora
+def lora_settings(config: ConfigDict, epochs: int, batch_size: int, rate: float) -> Settings:
+    """Training at a constant learning rate, clipped as config.lora says."""
     optim = dict(
-        learning_rate=c.learning_rate,
+        learning_rate=rate,
         weight_decay=0.0,
         schedule="constant",
         warmup=0.0,
-        clip_norm=c.clip_norm,
+        clip_norm=config.lora.clip_norm,
         accumulate=1,
         groups=(),
     )
-    return Settings(epochs=epochs, batch_size=c.batch_size, patience=0, optim=optim)
+    return Settings(epochs=epochs, batch_size=batch_size, patience=0, optim=optim)
 
 
 def _batches(config: ConfigDict, start: _Start) -> list[list[int]]:

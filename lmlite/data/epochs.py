@@ -1,4 +1,7 @@
-"""The order of training examples and the shapes of their batches, both fixed by the seed."""
+"""The order of training examples and the shapes of their batches, both fixed by the seed.
+
+A arms, R rows, T tokens a row, U read positions, M targets a read.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -23,35 +26,72 @@ class Epochs:
     def __init__(
         self, items: Sequence[Item], batch_size: int, epochs: int, seed: int, context: int
     ):
-        self._items, self._size, self._seed = items, batch_size, seed
-        self._lengths = [len(item.ids) for item in items]
-        self.steps = math.ceil(len(items) / batch_size)
-        planned = [c for e in range(epochs) for c in self._order(e)][:_PLANNED]
-        shapes = 1 + epochs * self.steps // 64
-        least = row_length(items, context, _MULTIPLE)
-        plans = [
-            self._plan(planned, length, min(shapes, _MOST_SHAPES))
-            for length in range(least, 2 * least + 1, _MULTIPLE)
-        ]
-        _, self._length, self._rows = min(plans)
+        self._plan(items, batch_size, epochs, (seed,), context)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
-        for chosen in self._order(epoch):
+        return (batch for (batch,) in self._packed(epoch))
+
+    def _plan(self, items, batch_size, epochs, seeds, context) -> None:
+        self._items, self._size, self._seeds = items, batch_size, seeds
+        self._lengths = [len(item.ids) for item in items]
+        self.steps = math.ceil(len(items) / batch_size)
+        planned = [c for e in range(epochs) for c in self._chosen(e)][:_PLANNED]
+        shapes = min(1 + epochs * self.steps // 64, _MOST_SHAPES)
+        least = row_length(items, context, _MULTIPLE)
+        lengths = range(least, 2 * least + 1, _MULTIPLE)
+        plans = [self._shape(planned, n, shapes) for n in lengths]
+        _, self._length, self._rows = min(plans)
+
+    def _packed(self, epoch: int) -> Iterator[list[Batch]]:
+        """The batches of one epoch, a seed, in equal numbers of rows."""
+        for chosen in self._chosen(epoch):
             need = self._need(chosen, self._length)
             rows = next((rows for rows in self._rows if rows >= need), need)
-            yield from pack(self._items, self._length, rows, order=chosen)
+            yield [next(pack(self._items, self._length, rows, order=c)) for c in chosen]
 
-    def _order(self, epoch: int) -> list[np.ndarray]:
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._items))
-        return [order[i : i + self._size] for i in range(0, len(order), self._size)]
+    def _chosen(self, epoch: int) -> Iterator[list[np.ndarray]]:
+        """Batch by batch, the items that each seed takes."""
+        n = len(self._items)
+        orders = [np.random.default_rng([seed, epoch]).permutation(n) for seed in self._seeds]
+        return ([o[i : i + self._size] for o in orders] for i in range(0, n, self._size))
 
     def _need(self, chosen, length: int) -> int:
-        return len(first_fit([self._lengths[i] for i in chosen], length))
+        """The rows that the seed with the most needs."""
+        return max(len(first_fit([self._lengths[i] for i in c], length)) for c in chosen)
 
-    def _plan(self, planned, length: int, shapes: int) -> tuple[int, int, list[int]]:
+    def _shape(self, planned, length: int, shapes: int) -> tuple[int, int, list[int]]:
         """(tokens in all, length, numbers of rows to compile for)."""
         needs = sorted(self._need(chosen, length) for chosen in planned)
         rows = sorted({needs[(i + 1) * len(needs) // shapes - 1] for i in range(shapes)})
         tokens = sum(length * next(r for r in rows if r >= need) for need in needs)
         return tokens, length, rows
+
+
+class JointEpochs(Epochs):
+    """The epochs of several seeds over the same items, batch beside batch in equal shapes.
+
+    Each seed has the batches that `Epochs` gives it alone, up to how they are packed and padded.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], batch_size: int, epochs: int, seeds: Sequence[int], context
+    ):
+        self._plan(items, batch_size, epochs, tuple(seeds), context)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch with every array stacked: ids int32[A, R, T] and so on."""
+        return (_stacked(batches) for batches in self._packed(epoch))
+
+
+def _stacked(batches: Sequence[Batch]) -> Batch:
+    """Fields side by side; shorter tables of reads are filled up with reads that weigh nothing."""
+
+    def stack(*arrays):
+        shape = np.max([a.shape for a in arrays], axis=0)
+        out = np.zeros((len(arrays), *shape), arrays[0].dtype)
+        for at, array in zip(out, arrays, strict=True):
+            at[tuple(slice(n) for n in array.shape)] = array
+        return out
+
+    return Batch(*map(stack, *batches))

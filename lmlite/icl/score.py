@@ -3,7 +3,7 @@
 R rows, T tokens, P prefix tokens, U read positions, M targets a read, C choices, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -91,14 +91,37 @@ def score(
     Independent of batching, packing and padding to float32 rounding. Raises UserError for a prompt
     longer than `context`.
     """
+
+    def logprobs(batch, known):
+        return _score(meter, network, start, params, batch, prefix, known)
+
+    return summed(logprobs, items, context, states)
+
+
+def summed(
+    logprobs: Callable[[Batch, np.ndarray | None], jax.Array],
+    items: Sequence[Item],
+    context: int,
+    states: np.ndarray | None = None,
+    tokens: int = BATCH_TOKENS,
+) -> list[np.ndarray]:
+    """Sums a choice's log-probabilities: float64[..., C] an item, in the items' order.
+
+    logprobs: (packed batch of about `tokens` tokens, states [R, T, D] where known) ->
+    float32[..., U, M].
+    """
     if not items:
         return []
     length = row_length(items, context)
-    sums = [np.zeros(1 + max(c for t in item.targets for c, _ in t)) for item in items]
-    rows = max(1, BATCH_TOKENS // length)
+    sums: dict[int, np.ndarray] = {}
+    rows = max(1, tokens // length)
     for batch in pack(items, length, rows, reads_multiple=READOUT_ROWS):
         known = None if states is None else states[batch.origin]
-        logprobs = np.asarray(_score(meter, network, start, params, batch, prefix, known))
+        found = np.asarray(logprobs(batch, known), np.float64)
         for u, m in zip(*np.nonzero(batch.weights), strict=True):
-            sums[batch.owner[u]][batch.choice[u, m]] += logprobs[u, m]
-    return sums
+            i = batch.owner[u]
+            if i not in sums:
+                choices = 1 + max(c for t in items[i].targets for c, _ in t)
+                sums[i] = np.zeros((*found.shape[:-2], choices))
+            sums[i][..., batch.choice[u, m]] += found[..., u, m]
+    return [sums[i] for i in range(len(items))]

@@ -105,10 +105,16 @@ class Network:
         return self.apply(params, "decode", ids, placed, cache, self._own_prefix(params))
 
     def _run(self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None):
-        if (own := self._own_prefix(params)) is not None:
-            prefix = jax.tree.map(lambda *p: jnp.concatenate(p), own, prefix) if prefix else own
+        prefix = self.joined_prefix(params, prefix)
         kwargs = dict(prefix=prefix, start=start, stop=stop, memory=memory)
         return self.apply(params, "trunk", x, self._placed(tokens), rngs=rngs, **kwargs)
+
+    def joined_prefix(self, params, prefix: tuple[Prefix, ...] | None):
+        """The learned tokens' L prefixes with `prefix` after them; None where there is neither."""
+        own = self._own_prefix(params)
+        if own is None or not prefix:
+            return prefix if own is None else own
+        return jax.tree.map(lambda *p: jnp.concatenate(p), own, prefix)
 
     def _own_prefix(self, params) -> tuple[Prefix, ...] | None:
         if self.virtual is None:

@@ -1,0 +1,104 @@
+"""Tuning arms of one form fitted together: in one compiled step, the frozen model shared."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from lmlite import tree
+from lmlite.arms.arm import Cost, Labelled, Log
+from lmlite.arms.choices import ChoicePredictor
+from lmlite.arms.tuned import Start, Tuned
+from lmlite.data.tasks import Task
+from lmlite.errors import UserError
+from lmlite.joint import Member, fit_jointly
+from lmlite.models.lm import LM, Network
+from lmlite.run import Run
+from lmlite.runtime import Meter
+from lmlite.stacking import shared
+
+
+class Fit(NamedTuple):
+    """One fit: an arm, its seed, and where it reports."""
+
+    arm: Tuned
+    seed: int
+    log: Log
+
+
+class _Ready(NamedTuple):
+    start: Start
+    run: Run
+
+
+def fit_together(
+    jobs: Sequence[Fit], lm: LM, task: Task, data: Labelled
+) -> Iterator[ChoicePredictor | UserError]:
+    """What `Tuned.fit` gives each job alone, in order, to float32 rounding; or why it has none.
+
+    The jobs' arms have one `form`. A cost is the job's equal share of what all took (its `together`
+    says of how many). Arms whose own weights outweigh the shared ones, as in full tuning, are
+    fitted in turn: no product would be shared. Predictors are made one at a time: each may be a
+    whole model.
+    """
+    began, meter = time.perf_counter(), Meter()
+    ready = [_ready(job, lm, task, data, meter) for job in jobs]
+    able = [a for a, one in enumerate(ready) if not isinstance(one, UserError)]
+    if len(able) < 2 or not _light([ready[a].run for a in able]):
+        for job in jobs:
+            yield _alone(job, lm, task, data)
+        return
+    found = dict(enumerate(ready))
+    found |= zip(able, _fit([(jobs[a], ready[a]) for a in able], lm, meter), strict=True)
+    seconds = time.perf_counter() - began - meter.compile_seconds
+    for a, job in enumerate(jobs):
+        if isinstance(found[a], UserError):
+            yield found[a]
+            continue
+        cost = Cost(
+            examples=len(data.all),
+            **job.arm.size(ready[a].start, found[a]),
+            train_seconds=seconds / len(able),
+            train_flops=meter.flops / len(able),
+            compile_seconds=meter.compile_seconds / len(able),
+            together=len(able),
+        )
+        yield job.arm.predictor(lm, task, ready[a].start, found[a], cost)
+
+
+def _ready(job: Fit, lm: LM, task: Task, data: Labelled, meter: Meter) -> _Ready | UserError:
+    arm, seed, log = job
+    try:
+        start = arm.start(lm, task, data, seed, meter)
+        return _Ready(start, Run(*start, arm.settings, seed, meter, log.states))
+    except UserError as error:
+        return error
+
+
+def _alone(job: Fit, lm: LM, task: Task, data: Labelled) -> ChoicePredictor | UserError:
+    try:
+        return job.arm.fit(lm, task, data, job.seed, job.log)
+    except UserError as error:
+        return error
+
+
+def _light(runs: Sequence[Run]) -> bool:
+    """Whether what is each arm's own, in all, is no larger than what they share."""
+    common, own = shared([run.frozen for run in runs])
+    mine = sum(tree.size_bytes([run.train, rest]) for run, rest in zip(runs, own, strict=True))
+    return mine <= tree.size_bytes(common)
+
+
+def _fit(pairs: Sequence[tuple[Fit, _Ready]], lm: LM, meter: Meter):
+    methods = [job.arm.method for job, _ in pairs]
+    first = pairs[0][1]
+    method, factors = methods[0], [{} for _ in methods]
+    if any(other != method for other in methods):
+        method, factors = method.stacked(methods, list(tree.flatten(first.run.train)))
+    hooks = lm.hooks + method.hooks()
+    network: Network = dataclasses.replace(first.start.adapted.network, hooks=hooks)
+    members = [
+        Member(ready.run, factor, job.log.directory, job.log.scalars)
+        for (job, ready), factor in zip(pairs, factors, strict=True)
+    ]
+    return fit_jointly(network, members, meter)

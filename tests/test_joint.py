@@ -1,0 +1,210 @@
+"""Arms fitted together: each as if alone, the frozen weights read once, padding that stays zero."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_lm import tiny_lm
+
+from lmlite import arms, joint, tree
+from lmlite.adapt import METHODS
+from lmlite.arms.tuned import Tuned
+from lmlite.data.tasks import Example, Task
+from lmlite.errors import UserError
+from lmlite.stacking import shared, stack, unstack
+from lmlite.train import Settings
+
+OPTIM = dict(
+    learning_rate=1e-2, weight_decay=0.0, schedule="linear", warmup=0.1, clip_norm=1.0,
+    accumulate=1, groups=(),
+)  # fmt: skip
+LINEAR = r"layers_\d+/(attn|mlp)/\w+"
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny_lm(scale=3.0, hidden=80)  # a width that no other axis has
+
+
+@pytest.fixture(scope="module")
+def task():
+    draw = np.random.default_rng(0)
+    examples = tuple(
+        Example(
+            str(i), "".join(draw.choice(list("abc "), draw.integers(4, 30))), ("x", "yy"), i % 2, ""
+        )
+        for i in range(17)
+    )
+    return Task("letters", ("x", "yy"), examples[:11], examples[11:], examples[11:])
+
+
+@pytest.fixture(scope="module")
+def data(task):
+    return arms.Labelled(task.train, task.dev)
+
+
+def arm(method="lora", epochs=3, patience=0, remat="none", optim=None, **hyper):
+    settings = Settings(epochs, 4, patience, {**OPTIM, **(optim or {})}, remat)
+    return Tuned(METHODS[method](**hyper), settings)
+
+
+def fitted(lm, task, data, jobs):
+    return list(arms.fit_together(jobs, lm, task, data))
+
+
+def jobs_of(*pairs, logs=None):
+    logs = logs or [arms.Log() for _ in pairs]
+    return [arms.Fit(one, seed, log) for (one, seed), log in zip(pairs, logs, strict=True)]
+
+
+def assert_as_alone(lm, task, data, pairs):
+    together = fitted(lm, task, data, jobs_of(*pairs))
+    for (one, seed), found in zip(pairs, together, strict=True):
+        alone = one.fit(lm, task, data, seed, arms.Log())
+        assert found.cost.together == len(pairs) and alone.cost.together == 1
+        assert found.cost.trainable_params == alone.cost.trainable_params
+        mine, its = tree.flatten(found.lm.params), tree.flatten(alone.lm.params)
+        assert mine.keys() == its.keys()
+        for path, leaf in its.items():
+            np.testing.assert_allclose(mine[path], leaf, atol=1e-5, err_msg=path)
+
+
+def test_seeds_rates_ranks_and_schedules_of_lora(lm, task, data):
+    """Twice as fast B, another schedule, a rank a layer: all in one step, all as alone."""
+    faster = dict(groups=(("lora_b", ("learning_rate", 2e-2)),), schedule="cosine", warmup=0.0)
+    ranks = (("layers_1/attn/q", 5),)
+    assert_as_alone(lm, task, data, [
+        (arm(rank=8), 0),
+        (arm(rank=8, optim=dict(learning_rate=3e-3, weight_decay=0.1)), 1),
+        (arm(rank=3, alpha=5.0, rank_stabilised=True, optim=faster), 0),
+        (arm(rank=2, ranks=ranks, alphas=(("layers_1/attn/q", 7.0),)), 2),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "method, hyper",
+    [
+        ("dora", [dict(rank=2), dict(rank=4, alpha=6.0)]),
+        ("adapter", [dict(width=3), dict(width=6)]),
+        ("vera", [dict(rank=8), dict(rank=8)]),
+        ("prompt_tuning", [dict(length=4), dict(length=4)]),
+        ("last_layers", [dict(layers=1), dict(layers=1)]),
+    ],
+)
+def test_other_methods(lm, task, data, method, hyper):
+    pairs = [(arm(method, epochs=2, **h), seed) for seed, h in enumerate(hyper)]
+    assert pairs[0][0].form() == pairs[1][0].form() is not None
+    assert_as_alone(lm, task, data, pairs)
+
+
+def test_each_arm_stops_by_itself(lm, task, data):
+    """One arm's rate is far too high, so that it stops early; the other goes on, as if alone."""
+    wild, calm = arm(epochs=6, patience=1, optim=dict(learning_rate=1.0)), arm(epochs=6)
+    seen, alone = [[], []], []
+
+    def log(to):
+        return arms.Log(scalars=lambda step, values: to.append((step, values["dev_loss"])))
+
+    fitted(lm, task, data, jobs_of((wild, 0), (calm, 1), logs=[log(to) for to in seen]))
+    calm.fit(lm, task, data, 1, log(alone))
+    losses = [loss for _, loss in seen[0]]
+    assert 1 < len(losses) < 6 and losses[-1] >= min(losses[:-1])
+    assert [step for step, _ in seen[1]] == [3, 6, 9, 12, 15, 18]
+    np.testing.assert_allclose(seen[1], alone, atol=1e-5)
+
+
+def test_a_diverging_arm_fails_alone(lm, task, data):
+    broken = arm(optim=dict(learning_rate=float("nan")))
+    misspelt = arm(ranks=(("layers_9/attn/q", 4),))
+    pairs = (arm(), 0), (broken, 1), (arm(), 2), (misspelt, 0)
+    good, bad, also, wrong = fitted(lm, task, data, jobs_of(*pairs))
+    assert isinstance(bad, UserError) and re.search(r"loss is nan.*at step 1", str(bad))
+    assert isinstance(wrong, UserError) and "matches no target" in str(wrong)
+    assert good.cost.together == also.cost.together == 3
+
+
+def test_interrupted_arms_go_on_together(lm, task, data, tmp_path):
+    """Cut between the checkpoints of two arms, so that one is an epoch ahead of the other."""
+    pairs = (arm(rank=2), 0), (arm(rank=4), 1)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, values):
+        if step == 6:
+            raise Killed
+
+    def logs(folder, second=lambda step, values: None):
+        return [arms.Log(tmp_path / folder / "a"), arms.Log(tmp_path / folder / "b", second)]
+
+    whole = fitted(lm, task, data, jobs_of(*pairs, logs=logs("whole")))
+    with pytest.raises(Killed):
+        fitted(lm, task, data, jobs_of(*pairs, logs=logs("cut", kill)))
+    assert [p.name for p in (tmp_path / "cut").glob("*/*")] in (["2", "1"], ["1", "2"])
+    resumed = fitted(lm, task, data, jobs_of(*pairs, logs=logs("cut")))
+    for one, other in zip(whole, resumed, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one.lm.params, other.lm.params)
+
+
+def test_full_tuning_and_dropout_are_fitted_in_turn(lm, task, data):
+    found = fitted(lm, task, data, jobs_of((arm("full", epochs=1), 0), (arm("full", epochs=1), 1)))
+    assert [p.cost.together for p in found] == [1, 1]
+    assert arm(dropout=0.1).form() is None and arm("sparse_mask", choose="random").form() is None
+    assert arm(rank=2).form() == arm(rank=9, optim=dict(learning_rate=1.0)).form()
+    assert arm().form() != arm(targets=LINEAR).form() != arm("dora", targets=LINEAR).form()
+
+
+def test_recomputed_blocks(lm, task, data):
+    assert_as_alone(lm, task, data, [(arm(epochs=1, remat="block"), seed) for seed in (0, 1)])
+
+
+@pytest.fixture(scope="module")
+def compiled(lm, task, data):
+    """The compiled step of two arms, its arguments, and the parameters after it."""
+    pairs = [(arm(rank=2), 0), (arm(rank=5), 1)]
+    kept = []
+    program = joint.joint_step
+
+    def watch(meter, *args):
+        text = program.compile(meter, *args)[0].as_text()
+        result = program(meter, *args)
+        kept.append((text, args, jax.tree.map(np.asarray, result[:2])))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joint, "joint_step", watch)
+        fitted(lm, task, data, jobs_of(*pairs))
+    return kept
+
+
+def test_base_weights_are_not_copied_an_arm(compiled):
+    """No array holds an MLP's kernel [48, 80] once an arm: its product has the rows of all arms."""
+    text, args, _ = compiled[0]
+    rows = args[7].ids.size
+    assert "f32[48,80]" in text and "f32[80,48]" in text
+    assert "f32[2,48,80]" not in text and "f32[2,80,48]" not in text
+    assert f"f32[{rows},80]" in text
+
+
+def test_padding_stays_zero(compiled):
+    for _, _, (train, opt) in compiled:
+        for path, leaf in tree.flatten(train).items():
+            filled = leaf[0, :, 2:] if path.endswith("lora_a") else leaf[0, 2:]
+            assert filled.size and not filled.any(), path
+            assert leaf[1].any()
+        moments = [x for x in jax.tree.leaves(opt) if x.ndim == 3]
+        assert moments and any(x[1].any() for x in moments)
+        assert not any(x[0, 2:].any() and x[0, :, 2:].any() for x in moments)
+
+
+def test_stacking():
+    trees = [{"a": np.ones((2, 3))}, {"a": np.full((4, 1), 2.0)}]
+    both = stack(trees)
+    assert both["a"].shape == (2, 4, 3) and both["a"].sum() == 6 + 8
+    for one, back in zip(trees, unstack(both, trees), strict=True):
+        np.testing.assert_array_equal(one["a"], back["a"])
+    base = jnp.ones(3)
+    same, own = shared([{"x": {"a": base}, "b": base}, {"x": {"a": base}, "b": 2 * base}])
+    assert same == {"x": {"a": base}} and [list(o) for o in own] == [["b"], ["b"]]
