@@ -1,7 +1,10 @@
 """Optimizers over the trainable tree: one group a label, schedules, clipping, accumulation."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
+import jax
 import optax
 
 from lmlite import tree
@@ -44,6 +47,13 @@ class Optimizer:
         if self.clip_norm:
             tx = optax.chain(optax.clip_by_global_norm(self.clip_norm), tx)
         return optax.MultiSteps(tx, self.accumulate) if self.accumulate > 1 else tx
+
+    def step(self, objective: Callable, train: Any, opt: Any) -> tuple[Any, Any, dict]:
+        """One update down the gradient of objective(train): (train, opt, loss and grad_norm)."""
+        value, grads = jax.value_and_grad(objective)(train)
+        updates, opt = self.build().update(grads, opt, train)
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        return optax.apply_updates(train, updates), opt, metrics
 
     def _group(self, learning_rate=None, weight_decay=None) -> optax.GradientTransformation:
         rate = self.learning_rate if learning_rate is None else learning_rate

@@ -5,27 +5,24 @@ R rows, T tokens a row, U read positions, M targets a read, D width.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from lmlite import tree
-from lmlite.checkpoint import Checkpoints
+from lmlite import loop, tree
 from lmlite.data.epochs import Epochs
 from lmlite.data.pack import Batch, Item
 from lmlite.errors import UserError
 from lmlite.icl.score import batch_logprobs, score
+from lmlite.loop import Log
 from lmlite.models.lm import LM, Network
 from lmlite.optim import Optimizer
 from lmlite.runtime import Meter, Program, stream
 from lmlite.states import first_trained_layer, frozen_states
-
-Log = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +63,7 @@ def _step(network: Network, optimizer: Optimizer, start, train, opt, frozen, bat
         value = loss(logprobs, batch.weights)
         return value + network.penalty(params) if network.penalty else value
 
-    value, grads = jax.value_and_grad(objective)(train)
-    updates, opt = optimizer.build().update(grads, opt, train)
-    metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
-    return optax.apply_updates(train, updates), opt, metrics
+    return optimizer.step(objective, train, opt)
 
 
 _train_step = Program(_step, static=3, donate=(3, 4))
@@ -96,18 +90,7 @@ def fit(
     Raises UserError where the loss is not finite (naming the step; the last checkpoint stays).
     """
     run = _Run(lm, labels, items, dev, dev_targets, settings, seed, meter)
-    store = Checkpoints(directory) if directory else None
-    state = run.start()
-    if store and (found := store.restore(state)) is not None:
-        state = found
-    while not run.finished(state):
-        state, values = run.epoch(state)
-        log(int(state["epoch"]) * run.steps_per_epoch, values)
-        if store:
-            store.save(int(state["epoch"]), state)
-    if store:
-        store.close()
-    return run.result(state)
+    return run.result(loop.run(run, directory, log))
 
 
 class _Run:
@@ -150,6 +133,10 @@ class _Run:
         waited = bool(patience and self.dev) and epoch - best >= patience
         return epoch >= self.settings.epochs or waited
 
+    def step(self, state: dict) -> int:
+        """Batches seen so far."""
+        return int(state["epoch"]) * self.steps_per_epoch
+
     def epoch(self, state: dict) -> tuple[dict, dict[str, float]]:
         """One pass over the training examples, then the development loss."""
         epoch = int(state["epoch"])
@@ -162,13 +149,7 @@ class _Run:
                 self.meter, self.lm.network, self.optimizer, self.start_layer, train, opt,
                 self.frozen, batch, self._known(batch), stream(self.seed, "dropout", step),
             )  # fmt: skip
-            values = {name: float(value) for name, value in values.items()}
-            if not all(math.isfinite(value) for value in values.values()):
-                raise UserError(
-                    f"the loss is {values['loss']} (gradient norm {values['grad_norm']}) at step "
-                    f"{step}; lower learning_rate={self.settings.optim['learning_rate']}"
-                )
-            metrics.append(values)
+            metrics.append(loop.finite(values, step, self.settings.optim["learning_rate"]))
         means = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
         dev_loss = self._dev_loss(train)
         history = np.array(state["history"])
@@ -192,7 +173,7 @@ class _Run:
             for i, row in enumerate(rows, start=1)
         ]
         params = tree.merge(self.frozen, state["best"])
-        return Trained(params, int(state["epoch"]) * self.steps_per_epoch, history)
+        return Trained(params, self.step(state), history)
 
     def _known(self, batch: Batch):
         return None if self.states is None else self.states[batch.origin]
