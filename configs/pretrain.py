@@ -98,6 +98,7 @@ def get_config(
                 schedule="cosine",
                 warmup=0.05,
                 weight_decay=0.1,
+                beta2=0.99,
                 groups=(("others", ("weight_decay", 0.0)),),
             ),
         )

@@ -20,7 +20,7 @@ class Optimizer:
     steps: optimizer updates in all. labels: (path, label) of every trainable leaf.
     groups: (label, (field, value), ...) that replace `learning_rate` or `weight_decay` for a label.
     warmup: fraction of the steps. clip_norm: global norm over the trainable leaves, 0 for none.
-    accumulate: batches averaged before an update.
+    accumulate: batches averaged before an update. beta2: decay of the second moment.
     """
 
     steps: int
@@ -32,6 +32,7 @@ class Optimizer:
     clip_norm: float = 1.0
     accumulate: int = 1
     groups: tuple = ()
+    beta2: float = 0.999
 
     def build(self) -> optax.GradientTransformation:
         """The optax transformation, to be used on the trainable tree alone.
@@ -58,7 +59,7 @@ class Optimizer:
     def _group(self, learning_rate=None, weight_decay=None) -> optax.GradientTransformation:
         rate = self.learning_rate if learning_rate is None else learning_rate
         decay = self.weight_decay if weight_decay is None else weight_decay
-        return optax.adamw(self._schedule(rate), weight_decay=decay)
+        return optax.adamw(self._schedule(rate), b2=self.beta2, weight_decay=decay)
 
     def _schedule(self, rate: float) -> optax.Schedule:
         warmup = round(self.warmup * self.steps)

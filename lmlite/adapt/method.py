@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from lmlite import tree
 from lmlite.adapt.hooks import Hook
 from lmlite.errors import UserError
+from lmlite.models.config import DecoderConfig
 from lmlite.models.lm import LM, Virtual
 from lmlite.models.tokens import Tokens
 from lmlite.runtime import fold_name
@@ -76,8 +77,8 @@ def attach(
     """
     virtual, config = method.virtual(), lm.config
     if virtual is not None:
-        if config.cross or not config.causal:
-            raise UserError(f"method {type(method).__name__} needs a decoder-only model")
+        if not isinstance(config, DecoderConfig):
+            raise UserError(f"method {type(method).__name__} needs a decoder-only transformer")
         room = config.max_positions - virtual.length
         if lm.virtual is not None or not 0 < virtual.length or not 0 < room:
             raise UserError(

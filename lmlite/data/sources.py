@@ -4,7 +4,7 @@
     package:NAME[:SPLIT]         one of `lmlite.data.builders`, prepared once into lmlite's cache
     csv:PATH                     comma separated, the columns named in its first line
     jsonl:PATH                   one JSON object a line
-    text:PATH                    a text file, or a folder of *.txt: one row a file, its column `text`
+    text:PATH                    a text file, or a folder of *.txt: a row a file, its column `text`
 
 Files are UTF-8 and may be compressed (.gz, .bz2). SPLIT may be a TFDS slice, as 'train[:80%]'.
 TFDS data are array_record files, which need no TensorFlow to write or to read.

@@ -116,7 +116,9 @@ def _results(
         "seed": config.seed,
     }
     values = measures(loss, config.objective.kind, config.tokenizer.kind, held_out, texts.held_out)
-    return [{**identity, "metric": name, "value": value, **common} for name, value in values.items()]
+    return [
+        {**identity, "metric": name, "value": value, **common} for name, value in values.items()
+    ]
 
 
 def measures(
