@@ -5,6 +5,15 @@
 `model` is a key of MODELS; its sizes are in the words of that family's config.json, and any field
 can be overridden: --config.model.n_layer=2. The objective follows from it. `source` is text:PATH (a
 file or a folder), package:NAME, tfds:NAME, csv:PATH or jsonl:PATH, with its column `data.column`.
+
+The sizes of gpt2 and the training settings are those of nanoGPT's CPU configuration (the README of
+github.com/karpathy/nanoGPT, "I only have a macbook"), which reaches a held-out loss of 1.88 after
+2,000 steps on the last tenth of tinyshakespeare (github.com/karpathy/char-rnn,
+data/tinyshakespeare/input.txt), measured there on 20 random batches. On the same text and split,
+
+    python -m experiments.pretrain --config=configs/pretrain.py:source=text:input.txt --workdir=/tmp/nano
+
+reaches FIGURE on all of it.
 """
 
 from ml_collections import ConfigDict

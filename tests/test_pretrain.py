@@ -133,7 +133,7 @@ def test_span_corruption_loses_nothing(length, rate, span):
         assert list(spans_of) == list(sentinels) and all(spans_of.values())
         restored = [t for token in given[:-1] for t in spans_of.get(token, [token])]
         assert restored == list(whole)
-    assert len({tuple(row) for row in source == 900}) > 5 or window < 8  # places are drawn
+    assert len({tuple(row) for row in source == 900}) > 2 or window < 8  # places are drawn
 
 
 def test_the_longest_window_fills_the_source():
@@ -266,6 +266,20 @@ def test_interrupted_and_resumed_is_bit_equal(tmp_path):
         for path, leaf in tree.flatten(getattr(whole, name)).items():
             np.testing.assert_array_equal(leaf, tree.flatten(getattr(resumed, name))[path])
     assert resumed.flops == whole.flops
+
+
+def test_word_vectors_start_the_token_table(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text("cat " + " ".join(["1.5"] * 16) + "\nsun " + " ".join(["-0.5"] * 16) + "\n")
+    config = config_of("lstm", word_vectors=str(path))
+    with config.unlocked():
+        config.tokenizer.kind = "words"
+    lm, _, stream = pieces(config)
+    table = np.asarray(lm.params["embed"]["embedding"])
+    for word, value in (("cat", 1.5), ("sun", -0.5)):
+        assert np.all(table[lm.text.encode(word)[0]] == value)
+    assert np.std(table[lm.text.encode("dog")[0]]) > 0.5
+    assert "bits_per_byte" not in measures(1.0, "causal", "words", stream, (TEXT,))
 
 
 @pytest.mark.parametrize(

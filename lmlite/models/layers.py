@@ -62,11 +62,11 @@ class Linear(nn.Module):
     features: int
     use_bias: bool = False
     dtype: str = "float32"
-    init: Callable = _INIT
+    kernel_init: Callable = _INIT
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         y = matmul(x, kernel, self.dtype)
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,))

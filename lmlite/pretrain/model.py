@@ -1,14 +1,16 @@
 """A model with random weights of any family, its sizes given in the words of its config.json."""
 
 import dataclasses
+import re
 from typing import Any
 
 import jax.numpy as jnp
 
+from lmlite import tree
 from lmlite.errors import UserError
 from lmlite.models import config_json
 from lmlite.models.build import build
-from lmlite.models.config import EncDecConfig, EncoderConfig
+from lmlite.models.config import EncDecConfig, EncoderConfig, ModelConfig
 from lmlite.models.lm import LM
 from lmlite.models.tokenizer import Tokenizer
 from lmlite.models.tokens import Tokens
@@ -51,6 +53,7 @@ def random_model(config: Any, tokenizer: Tokenizer) -> LM:
     ids = jnp.zeros((1, 1), jnp.int32)
     tokens = Tokens.from_mask(jnp.ones((1, 1), bool))
     params = module.init(stream(config.seed, "init"), ids, tokens)["params"]
+    params = _residuals_scaled(params, settled)
     if config.word_vectors:
         table = fill(params["embed"]["embedding"], tokenizer, read(config.word_vectors))
         params = params | {"embed": {"embedding": table}}
@@ -77,7 +80,21 @@ def end_id(tokenizer: Tokenizer) -> int | None:
     return tokenizer.eos_id if tokenizer.eos_id is not None else _id(tokenizer, "sep_token")
 
 
-def _settled(raw: dict, tokenizer: Tokenizer):
+def _residuals_scaled(params: dict, settled: ModelConfig) -> dict:
+    """Weights whose products are added to the residual stream, divided by the root of the number of
+    such sums: GPT-2's start (Radford et al. 2019, section 2.3).
+    """
+    if not getattr(settled, "norm_first", False):
+        return params
+    last = re.compile(r".*layers_\d+/(attn/o|cross/o|mlp/down)/kernel")
+    flat = tree.flatten(params)
+    scale = (2 * settled.layers) ** -0.5
+    return tree.unflatten(
+        {path: leaf * scale if last.fullmatch(path) else leaf for path, leaf in flat.items()}
+    )
+
+
+def _settled(raw: dict, tokenizer: Tokenizer) -> ModelConfig:
     """The configuration: what the config says, with the vocabulary's own numbers."""
     pad, end = tokenizer.pad_id, end_id(tokenizer)
     start = _id(tokenizer, "cls_token")
@@ -91,7 +108,7 @@ def _settled(raw: dict, tokenizer: Tokenizer):
     return config_json.read({key: value for key, value in raw.items() if value is not None} | ids)
 
 
-def _check(config: Any, settled) -> None:
+def _check(config: Any, settled: ModelConfig) -> None:
     fits, kind = _KIND_OF.get(type(settled), "causal"), config.objective.kind
     if kind != fits:
         raise UserError(
