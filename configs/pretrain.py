@@ -11,7 +11,8 @@ github.com/karpathy/nanoGPT, "I only have a macbook"), which reaches a held-out 
 2,000 steps on the last tenth of tinyshakespeare (github.com/karpathy/char-rnn,
 data/tinyshakespeare/input.txt), measured there on 20 random batches. On the same text and split,
 
-    python -m experiments.pretrain --config=configs/pretrain.py:source=text:input.txt --workdir=/tmp/nano
+    python -m experiments.pretrain --workdir=/tmp/nano \\
+        --config=configs/pretrain.py:source=text:input.txt
 
 reaches FIGURE on all of it.
 """

@@ -4,7 +4,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -37,6 +39,38 @@ def pretrain(config: ConfigDict, workdir: Path) -> None:
 
 def _train(config: ConfigDict, workdir: Path) -> list[dict]:
     memory, meter = PeakMemory(), Meter()
+    job = _prepare(config)
+    print(
+        f"{tree.count(job.lm.params):,} parameters, {job.lm.config.vocab_size} tokens; "
+        f"{len(job.train.ids):,} tokens to train on, {len(job.held_out.ids):,} held out",
+        flush=True,
+    )
+    settings = _settings(config)
+    with event_writer(workdir, config.objective.kind) as events:
+        trained = fit(
+            job.lm, job.objective, job.train, job.held_out, settings, meter,
+            workdir / "checkpoints", _log(events, settings.steps),
+        )  # fmt: skip
+    for name in ("best", "last"):
+        params = jax.tree.map(jnp.asarray, getattr(trained, name))
+        dataclasses.replace(job.lm, params=params).save(workdir / "model" / name)
+    rows = _results(config, job, trained, meter, memory)
+    write_report(workdir, rows, trained.history, read_config(workdir))
+    return rows
+
+
+class _Job(NamedTuple):
+    """What is trained, and on what."""
+
+    lm: LM
+    objective: Objective
+    train: corpus.Stream
+    held_out: corpus.Stream
+    texts: corpus.Texts
+
+
+def _prepare(config: ConfigDict) -> _Job:
+    """The text, the tokenizer it makes, and a random model."""
     sentinels = sentinels_needed(config.objective, config.length)  # before any text is fetched
     texts = corpus.texts(config.data)
     # A character's existence is not worth predicting: as usual, all of them make the vocabulary.
@@ -45,26 +79,8 @@ def _train(config: ConfigDict, workdir: Path) -> list[dict]:
         learn, config.tokenizer.kind, config.tokenizer.vocab_size, config.objective.kind, sentinels
     )
     lm = random_model(config, tokenizer)
-    objective = build_objective(config, lm)
     train, held_out = (corpus.encode(tokenizer, part, end_id(tokenizer)) for part in texts)
-    print(
-        f"{tree.count(lm.params):,} parameters, {lm.config.vocab_size} tokens; "
-        f"{len(train.ids):,} tokens to train on, {len(held_out.ids):,} held out", flush=True,
-    )  # fmt: skip
-    settings = _settings(config)
-    with event_writer(workdir, config.objective.kind) as events:
-        trained = fit(
-            lm, objective, train, held_out, settings, meter, workdir / "checkpoints",
-            _log(events, settings.steps),
-        )  # fmt: skip
-    for name in ("best", "last"):
-        params = tree.unflatten(
-            {path: jnp.asarray(leaf) for path, leaf in tree.flatten(getattr(trained, name)).items()}
-        )
-        dataclasses.replace(lm, params=params).save(workdir / "model" / name)
-    rows = _results(config, lm, objective, held_out, texts, trained, meter, memory)
-    write_report(workdir, rows, trained.history, read_config(workdir))
-    return rows
+    return _Job(lm, build_objective(config, lm), train, held_out, texts)
 
 
 def _settings(config: ConfigDict) -> Settings:
@@ -83,19 +99,12 @@ def _log(events, steps: int) -> Callable:
 
 
 def _results(
-    config: ConfigDict,
-    lm: LM,
-    objective: Objective,
-    held_out: corpus.Stream,
-    texts: corpus.Texts,
-    trained: Trained,
-    meter: Meter,
-    memory: PeakMemory,
+    config: ConfigDict, job: _Job, trained: Trained, meter: Meter, memory: PeakMemory
 ) -> list[dict]:
     """Rows of results.jsonl: what the best model makes of the held-out text."""
-    own = Meter()
+    own, lm = Meter(), job.lm
     loss, count = held_out_loss(
-        lm.network, trained.best, objective, held_out, config.batch_size, config.seed, own
+        lm.network, trained.best, job.objective, job.held_out, config.batch_size, config.seed, own
     )
     common = {
         "n": count,
@@ -115,10 +124,9 @@ def _results(
         "split": "held-out",
         "seed": config.seed,
     }
-    values = measures(loss, config.objective.kind, config.tokenizer.kind, held_out, texts.held_out)
-    return [
-        {**identity, "metric": name, "value": value, **common} for name, value in values.items()
-    ]
+    kinds = config.objective.kind, config.tokenizer.kind
+    found = measures(loss, *kinds, job.held_out, job.texts.held_out)
+    return [{**identity, "metric": name, "value": value, **common} for name, value in found.items()]
 
 
 def measures(

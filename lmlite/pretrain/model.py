@@ -1,12 +1,10 @@
 """A model with random weights of any family, its sizes given in the words of its config.json."""
 
 import dataclasses
-import re
 from typing import Any
 
 import jax.numpy as jnp
 
-from lmlite import tree
 from lmlite.errors import UserError
 from lmlite.models import config_json
 from lmlite.models.build import build
@@ -53,7 +51,6 @@ def random_model(config: Any, tokenizer: Tokenizer) -> LM:
     ids = jnp.zeros((1, 1), jnp.int32)
     tokens = Tokens.from_mask(jnp.ones((1, 1), bool))
     params = module.init(stream(config.seed, "init"), ids, tokens)["params"]
-    params = _residuals_scaled(params, settled)
     if config.word_vectors:
         table = fill(params["embed"]["embedding"], tokenizer, read(config.word_vectors))
         params = params | {"embed": {"embedding": table}}
@@ -78,20 +75,6 @@ def build_objective(config: Any, lm: LM) -> Objective:
 def end_id(tokenizer: Tokenizer) -> int | None:
     """The token that ends a document in the stream: EOS, or BERT's separator."""
     return tokenizer.eos_id if tokenizer.eos_id is not None else _id(tokenizer, "sep_token")
-
-
-def _residuals_scaled(params: dict, settled: ModelConfig) -> dict:
-    """Weights whose products are added to the residual stream, divided by the root of the number of
-    such sums: GPT-2's start (Radford et al. 2019, section 2.3).
-    """
-    if not getattr(settled, "norm_first", False):
-        return params
-    last = re.compile(r".*layers_\d+/(attn/o|cross/o|mlp/down)/kernel")
-    flat = tree.flatten(params)
-    scale = (2 * settled.layers) ** -0.5
-    return tree.unflatten(
-        {path: leaf * scale if last.fullmatch(path) else leaf for path, leaf in flat.items()}
-    )
 
 
 def _settled(raw: dict, tokenizer: Tokenizer) -> ModelConfig:
