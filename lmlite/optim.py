@@ -29,17 +29,18 @@ class Rates(NamedTuple):
 class Rule:
     """AdamW over labelled groups, all but its numbers; hashable, it keys compiled steps.
 
-    labels: (path, label) of every trainable leaf. clip_norm, accumulate: see `Optimizer`.
+    labels: (path, label) of every trainable leaf. The others: see `Optimizer`.
     """
 
     labels: tuple[tuple[str, str], ...]
     clip_norm: float
     accumulate: int
+    beta2: float
 
     def build(self, rates: Mapping[str, Rates]) -> optax.GradientTransformation:
         """The optax transformation, to be used on the trainable tree alone; rates: by label."""
         transforms = {
-            label: optax.adamw(jnp.asarray(rate).__getitem__, weight_decay=decay)
+            label: optax.adamw(jnp.asarray(rate).__getitem__, b2=self.beta2, weight_decay=decay)
             for label, (rate, decay) in rates.items()
         }
         tx = optax.partition(transforms, tree.unflatten(dict(self.labels)))
@@ -55,7 +56,7 @@ class Optimizer:
     steps: optimizer updates in all. labels: (path, label) of every trainable leaf.
     groups: (label, (field, value), ...) that replace `learning_rate` or `weight_decay` for a label.
     warmup: fraction of the steps. clip_norm: global norm over the trainable leaves, 0 for none.
-    accumulate: batches averaged before an update.
+    accumulate: batches averaged before an update. beta2: Adam's.
     """
 
     steps: int
@@ -67,11 +68,12 @@ class Optimizer:
     clip_norm: float = 1.0
     accumulate: int = 1
     groups: tuple = ()
+    beta2: float = 0.999
 
     @property
     def rule(self) -> Rule:
         """What it has in common with optimizers of other rates and schedules."""
-        return Rule(self.labels, self.clip_norm, self.accumulate)
+        return Rule(self.labels, self.clip_norm, self.accumulate, self.beta2)
 
     def rates(self) -> dict[str, Rates]:
         """The numbers of each label.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlite import tree
+from lmlite import loop, tree
 from lmlite.errors import UserError
 from lmlite.optim import Optimizer
 from lmlite.runtime import stream
@@ -100,13 +100,7 @@ class Run:
 
     def checked(self, values: Mapping[str, jax.Array], step: int) -> dict[str, float]:
         """A step's metrics as numbers; raises UserError where one is not finite."""
-        values = {name: float(value) for name, value in values.items()}
-        if not all(math.isfinite(value) for value in values.values()):
-            raise UserError(
-                f"the loss is {values['loss']} (gradient norm {values['grad_norm']}) at step "
-                f"{step}; lower learning_rate={self.settings.optim['learning_rate']}"
-            )
-        return values
+        return loop.finite(values, step, self.settings.optim["learning_rate"])
 
     def after(self, state: State, train, opt, metrics, scores) -> tuple[State, dict[str, float]]:
         """The state after an epoch and what to log of it.

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lmlite.errors import UserError
 
 
 @dataclasses.dataclass
@@ -140,6 +144,21 @@ def _return_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
         pass  # another C library
+
+
+def data_parallel(rows: int) -> tuple[NamedSharding, NamedSharding]:
+    """Over all local devices: (a copy on each, a batch of `rows` split by its first axis).
+
+    Raises UserError where the rows do not divide.
+    """
+    devices = jax.local_devices()
+    if rows < 1 or rows % len(devices):
+        raise UserError(
+            f"batch_size={rows} rows do not divide over {len(devices)} devices; "
+            f"use {max(1, rows // len(devices)) * len(devices)}"
+        )
+    mesh = Mesh(np.array(devices), ("data",))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
 
 def stream(seed: int, name: str, step: int = 0) -> jax.Array:

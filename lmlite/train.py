@@ -1,16 +1,17 @@
 """Gradient training of the labelled part of a model, resumable, with the best epoch kept."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from lmlite import tree
-from lmlite.checkpoint import Checkpoints
+from lmlite import loop, tree
 from lmlite.data.epochs import Epochs
 from lmlite.data.pack import Item
 from lmlite.icl.score import score
+from lmlite.loop import Log
 from lmlite.models.lm import LM
 from lmlite.run import Run, Settings, State, Trained
 from lmlite.runtime import Meter
@@ -18,8 +19,6 @@ from lmlite.states import StateStore
 from lmlite.step import train_step
 
 __all__ = ["Log", "Settings", "Trained", "fit"]
-
-Log = Callable[[int, Mapping[str, float]], None]
 
 
 def _silent(step: int, values: Mapping[str, float]) -> None:
@@ -51,34 +50,42 @@ def fit(
     run = Run(lm, labels, items, dev, dev_targets, settings, seed, meter, states or StateStore())
     context = lm.config.max_positions
     epochs = Epochs(items, settings.batch_size, settings.epochs, seed, context)
-    store = Checkpoints(directory) if directory else None
-    state = run.start()
-    if store and (found := store.restore(state)) is not None:
-        state = found
-    while not run.finished(state):
-        state, values = _epoch(run, epochs, state, meter)
-        log(run.steps_at(state), values)
-        if store:
-            store.save(int(state["epoch"]), state)
-    if store:
-        store.close()
-    return run.result(state)
+    return run.result(loop.run(_Fit(run, epochs, meter), directory, log))
 
 
-def _epoch(run: Run, epochs: Epochs, state: State, meter: Meter) -> tuple[State, dict]:
-    """One pass over the training examples, then the development loss."""
-    # The step may reuse its arguments' buffers, and `best` may be the same arrays.
-    train, opt = (jax.tree.map(jnp.copy, state[name]) for name in ("train", "opt"))
-    metrics, known = [], run.states
-    for i, batch in enumerate(epochs.batches(int(state["epoch"])), start=run.steps_at(state)):
-        train, opt, values = train_step(
-            meter, run.network, run.optimizer.rule, run.start_layer, train, opt, run.rates,
-            run.frozen, batch, None if known is None else known[batch.origin], run.key(i),
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """A run as the loop drives it."""
+
+    run: Run
+    epochs: Epochs
+    meter: Meter
+
+    def start(self) -> State:
+        return self.run.start()
+
+    def finished(self, state: State) -> bool:
+        return self.run.finished(state)
+
+    def step(self, state: State) -> int:
+        return self.run.steps_at(state)
+
+    def epoch(self, state: State) -> tuple[State, dict]:
+        """One pass over the training examples, then the development loss."""
+        run, meter, known = self.run, self.meter, self.run.states
+        # The step may reuse its arguments' buffers, and `best` may be the same arrays.
+        train, opt = (jax.tree.map(jnp.copy, state[name]) for name in ("train", "opt"))
+        metrics = []
+        batches = self.epochs.batches(int(state["epoch"]))
+        for i, batch in enumerate(batches, start=run.steps_at(state)):
+            train, opt, values = train_step(
+                meter, run.network, run.optimizer.rule, run.start_layer, train, opt, run.rates,
+                run.frozen, batch, None if known is None else known[batch.origin], run.key(i),
+            )  # fmt: skip
+            metrics.append(run.checked(values, i))
+        begin = sum(len(item.ids) for item in run.items)
+        scores = score(
+            run.lm.network, tree.merge(run.frozen, train), run.dev, run.lm.config.max_positions,
+            meter, start=run.start_layer, states=None if known is None else known[begin:],
         )  # fmt: skip
-        metrics.append(run.checked(values, i))
-    begin = sum(len(item.ids) for item in run.items)
-    scores = score(
-        run.lm.network, tree.merge(run.frozen, train), run.dev, run.lm.config.max_positions, meter,
-        start=run.start_layer, states=None if known is None else known[begin:],
-    )  # fmt: skip
-    return run.after(state, train, opt, metrics, scores)
+        return run.after(state, train, opt, metrics, scores)

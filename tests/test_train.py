@@ -183,7 +183,7 @@ def remat_step(lm, method, remat, **hyper):
 
 @pytest.mark.parametrize(
     "method, hyper",
-    [("lora", dict(dropout=0.5)), ("prompt_tuning", dict(length=4)), ("vera", dict(rank=4))],
+    [("lora", dict(dropout=0.5)), ("prompt_tuning", dict(length=4))],
 )
 def test_recomputed_blocks_change_no_gradient(lm, method, hyper):
     (_, kept), (_, again) = (remat_step(lm, method, remat, **hyper) for remat in ("none", "block"))
@@ -194,7 +194,7 @@ def test_recomputed_blocks_change_no_gradient(lm, method, hyper):
 
 def test_recomputed_blocks_take_less_memory(lm):
     kept, again = (
-        remat_step(lm, "full", remat)[0].memory_analysis().temp_size_in_bytes
+        remat_step(lm, "lora", remat)[0].memory_analysis().temp_size_in_bytes
         for remat in ("none", "block")
     )
     assert again < 0.5 * kept

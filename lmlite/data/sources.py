@@ -4,6 +4,7 @@
     package:NAME[:SPLIT]         one of `lmlite.data.builders`, prepared once into lmlite's cache
     csv:PATH                     comma separated, the columns named in its first line
     jsonl:PATH                   one JSON object a line
+    text:PATH                    a text file, or a folder of *.txt: a row a file, its column `text`
 
 Files are UTF-8 and may be compressed (.gz, .bz2). SPLIT may be a TFDS slice, as 'train[:80%]'.
 TFDS data are array_record files, which need no TensorFlow to write or to read.
@@ -74,6 +75,16 @@ def _jsonl(path: str) -> list[Row]:
             if not isinstance(row, dict):
                 raise UserError(f"{path}:{number}: not a JSON object but {line.strip()[:40]}")
             rows.append(row)
+    return rows
+
+
+def _plain_text(path: str) -> list[Row]:
+    folder = Path(path).expanduser()
+    files = sorted(folder.glob("*.txt")) if folder.is_dir() else [path]
+    rows = []
+    for file in files:
+        with _text(str(file)) as lines:
+            rows.append({"text": lines.read()})
     return rows
 
 
@@ -178,4 +189,4 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-READERS = {"tfds": _tfds, "package": _package, "csv": _csv, "jsonl": _jsonl}
+READERS = {"tfds": _tfds, "package": _package, "csv": _csv, "jsonl": _jsonl, "text": _plain_text}

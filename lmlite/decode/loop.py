@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lmlite.models.decoder import Cache, empty_cache
+from lmlite.models.build import empty_cache
+from lmlite.models.decoder import Cache
 from lmlite.models.lm import Network
 from lmlite.models.tokens import Tokens
 

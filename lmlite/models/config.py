@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lmlite.errors import UserError
+
 
 @dataclass(frozen=True)
 class StackConfig:
@@ -120,3 +122,41 @@ class EncDecConfig(StackConfig):
             causal=False,
             cross=False,
         )
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """A recurrent language model; `cell` is 'lstm' or 'gru'.
+
+    width: of the states. embed_width: of the token table, which may be that of pretrained word
+    vectors. A tied head needs both to be equal.
+    """
+
+    reads: ClassVar[str] = "last"
+    causal: ClassVar[bool] = True
+    cross: ClassVar[bool] = False
+    gated: ClassVar[bool] = True
+    max_positions: ClassVar[int] = 2**20  # a state has no end
+
+    vocab_size: int
+    width: int
+    embed_width: int
+    layers: int
+    cell: str
+    tied: bool = False
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+    pad_id: int | None = None
+    family: str = "recurrent"
+
+    def __post_init__(self):
+        if self.cell not in ("lstm", "gru"):
+            raise UserError(f"cell {self.cell!r} is unknown; known: lstm, gru")
+        if self.tied and self.width != self.embed_width:
+            raise UserError(
+                f"a tied head needs hidden_size {self.width} and embedding_size {self.embed_width} "
+                "to be equal; set tie_word_embeddings to false"
+            )
+
+
+ModelConfig = StackConfig | RecurrentConfig

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from lmlite.errors import UserError
-from lmlite.models.config import StackConfig
+from lmlite.models.config import ModelConfig, StackConfig
 from lmlite.models.families import FAMILIES, Family
 
 _ACTIVATIONS = {  # the first name of each is the one written
@@ -30,7 +30,7 @@ _ONLY = {  # switches of the families' own code that ours implements one way
 _ROPE_TYPES = ("default", "linear", "llama3")
 
 
-def read(raw: dict) -> StackConfig:
+def read(raw: dict) -> ModelConfig:
     """The configuration that a parsed config.json describes; `presence` is for the files to tell.
 
     Raises UserError for an unknown model_type, a missing size or a feature that is not supported.
@@ -49,7 +49,7 @@ def read(raw: dict) -> StackConfig:
         raise UserError(f"config.json: {e.args[0]!r} is missing; a {name} model needs it") from e
 
 
-def write(config: StackConfig) -> dict:
+def write(config: ModelConfig) -> dict:
     """The config.json of `config`. Raises UserError for a value that its family has no word for."""
     family = FAMILIES[config.family]
     raw = {key: getattr(config, field) for field, key in family.fields.items()}
@@ -67,7 +67,7 @@ def write(config: StackConfig) -> dict:
     if "query_pre_attn_scalar" in family.defaults:
         scalar = round(config.query_scale**-2, 6) if config.query_scale else config.head_size
         raw["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
-    if config.position == "rope":
+    if getattr(config, "position", "") == "rope":
         raw |= _write_rope(config) | _write_window(config, family)
     raw |= family.words(config)
     told, asked = dataclasses.asdict(read(raw)), dataclasses.asdict(config)
@@ -92,22 +92,32 @@ def _fields(raw: dict, family: Family) -> dict:
     found = {field: raw[key] for field, key in family.fields.items()}
     values = {field: value for field, value in found.items() if value is not None}
     values |= family.derive(raw)
-    values.setdefault("kv_heads", values["heads"])
-    values.setdefault("head_size", values["width"] // values["heads"])
-    values.setdefault("hidden", 4 * values["width"])
+    eos = raw["eos_token_id"]
+    values["eos_ids"] = () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
+    if issubclass(family.config, StackConfig):
+        values |= _stack(raw, values)
+    if "rope_theta" in raw:
+        values |= _read_rope(raw) | _read_window(raw, family)
+    return values | family.fixed
+
+
+def _stack(raw: dict, values: dict) -> dict:
+    """What the sizes of a stack imply, its activation, and the scales of Gemma."""
+    implied = {
+        "kv_heads": values["heads"],
+        "head_size": values["width"] // values["heads"],
+        "hidden": 4 * values["width"],
+    }
+    values = implied | values
     if values["activation"] not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
         raise UserError(f"config.json: activation {values['activation']!r}; known: {known}")
     values["activation"] = _ACTIVATIONS[values["activation"]]
-    eos = raw["eos_token_id"]
-    values["eos_ids"] = () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
     if "query_pre_attn_scalar" in raw:  # Gemma, which scales its embedding too
         scalar = raw["query_pre_attn_scalar"]
         values["query_scale"] = 0.0 if scalar == values["head_size"] else scalar**-0.5
         values["embed_scale"] = math.sqrt(values["width"])
-    if "rope_theta" in raw:
-        values |= _read_rope(raw) | _read_window(raw, family)
-    return values | family.fixed
+    return values
 
 
 def _read_rope(raw: dict) -> dict:

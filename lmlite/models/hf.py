@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from lmlite.errors import UserError
 from lmlite.models import config_json, weights
 from lmlite.models.build import build
-from lmlite.models.config import StackConfig
+from lmlite.models.config import ModelConfig
 from lmlite.models.families import FAMILIES
 from lmlite.models.json_file import read_json, write_json
 
@@ -29,7 +29,7 @@ _UNUSED = (
 )
 
 
-def read_config(directory: Path) -> StackConfig:
+def read_config(directory: Path) -> ModelConfig:
     """The configuration in `directory`. Raises UserError where it is missing or not understood."""
     directory = Path(directory)
     raw = read_json(directory / "config.json")
@@ -43,7 +43,7 @@ def read_config(directory: Path) -> StackConfig:
     return dataclasses.replace(config, **{k: v for fields in told for k, v in fields.items()})
 
 
-def read_params(directory: Path, config: StackConfig, dtype: str = "float32") -> dict:
+def read_params(directory: Path, config: ModelConfig, dtype: str = "float32") -> dict:
     """Parameter tree of the directory's weights in `dtype`; reads only what `config` needs.
 
     Raises UserError for a missing or damaged file and a missing, superfluous or misshapen tensor.
@@ -60,7 +60,7 @@ def read_params(directory: Path, config: StackConfig, dtype: str = "float32") ->
     return weights.load(found, names, sizes, dtype, _orient(config))
 
 
-def write(directory: Path, config: StackConfig, params: dict, shard_bytes: int = 5 * 10**9) -> None:
+def write(directory: Path, config: ModelConfig, params: dict, shard_bytes: int = 5 * 10**9) -> None:
     """Writes config.json and the weights, in their own dtypes and shards of `shard_bytes`.
 
     Weights that were in the directory before are replaced.
@@ -76,7 +76,7 @@ def write(directory: Path, config: StackConfig, params: dict, shard_bytes: int =
     write_json(directory / "config.json", raw)
 
 
-def tensor_names(config: StackConfig, paths) -> dict[str, list[str]]:
+def tensor_names(config: ModelConfig, paths) -> dict[str, list[str]]:
     """Stored tensor name -> the parameter paths it holds, in the order they are joined."""
     family = FAMILIES[config.family]
     names = weights.group(_table(config), paths)

@@ -4,6 +4,7 @@ B batch, T tokens, D width, F hidden.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -68,10 +69,11 @@ class Linear(nn.Module):
     features: int
     use_bias: bool = False
     dtype: str = "float32"
+    kernel_init: Callable = _INIT
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", _INIT, (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         y = matmul(x, kernel, self.dtype)
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,))

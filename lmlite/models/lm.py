@@ -18,7 +18,7 @@ import numpy as np
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
 from lmlite.models.blocks import Memory
-from lmlite.models.config import StackConfig
+from lmlite.models.config import ModelConfig
 from lmlite.models.tokenizer import Tokenizer
 from lmlite.models.tokens import Tokens
 
@@ -96,8 +96,7 @@ class Network:
     def prefixes(self, params, x: jax.Array, tokens: Tokens) -> tuple[Prefix, ...]:
         """The L prefixes of one row of states [1, P, D] entering layer 0."""
         _, layers = self._run(params, x, tokens)
-        position, valid = self._placed(tokens).position[0], tokens.segment[0] > 0
-        return tuple(Prefix(k[0], v[0], position, valid) for k, v in layers)
+        return self.module.prefixes(layers, self._placed(tokens))
 
     def decode(self, params, ids: jax.Array, tokens: Tokens, cache):
         """States [B, T, D] of new tokens ids int[B, T], and the cache with them written."""
@@ -160,7 +159,7 @@ class LM:
 
     module: nn.Module
     params: Any
-    config: StackConfig
+    config: ModelConfig
     tokenizer: Tokenizer | None = None
     source: str = ""
     hooks: tuple = ()

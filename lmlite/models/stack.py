@@ -121,6 +121,12 @@ class Stack(nn.Module):
             return far, far
         return far, turns(tokens.position, frequencies(c.head_size, c.local_rope_base))
 
+    @staticmethod
+    def prefixes(layers: tuple[KeyValue, ...], tokens: Tokens) -> tuple[Prefix, ...]:
+        """What `trunk` takes as a prefix, of the keys and values it returned for one row."""
+        position, valid = tokens.position[0], tokens.segment[0] > 0
+        return tuple(Prefix(k[0], v[0], position, valid) for k, v in layers)
+
     def final(self, x: jax.Array) -> jax.Array:
         """The state a probe, a pooled embedding or the head reads: past the last norm, if any."""
         return self.norm(x) if self.config.norm_first else x

@@ -7,7 +7,8 @@ from lmlite.models.families.decoders import DECODERS
 from lmlite.models.families.encdecs import ENCDECS
 from lmlite.models.families.encoders import ENCODERS
 from lmlite.models.families.family import Family
+from lmlite.models.families.recurrents import RECURRENTS
 
-FAMILIES: dict[str, Family] = DECODERS | ENCODERS | ENCDECS
+FAMILIES: dict[str, Family] = DECODERS | ENCODERS | ENCDECS | RECURRENTS
 
 __all__ = ["FAMILIES", "Family"]

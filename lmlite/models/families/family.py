@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmlite.models.config import DecoderConfig, StackConfig
+from lmlite.models.config import DecoderConfig, ModelConfig
 
 
 def _no_layers(raw: dict) -> list[int]:
@@ -37,12 +37,12 @@ class Family:
     defaults: Mapping[str, Any]
     fields: Mapping[str, str]
     modules: Mapping[str, str]
-    config: type[StackConfig] = DecoderConfig
+    config: type[ModelConfig] = DecoderConfig
     headless: str = ""
     base: str = ""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     derive: Callable[[dict], dict] = _nothing
-    words: Callable[[StackConfig], dict] = _nothing
+    words: Callable[[ModelConfig], dict] = _nothing
     ungated: Mapping[str, str] = field(default_factory=dict)
     input_first: bool = False
     presence: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Training a language model from nothing: text, tokenizer, objective, loop."""
