@@ -78,18 +78,16 @@ def test_command_to_report_and_resume(files, run_python, tmp_path):
 def test_seeds_fitted_together_are_recorded_one_by_one(files, run_python, tmp_path):
     work = tmp_path / "work"
     more = "--config.seeds=(0,1,2)", "--config.together=2"
-    done = run_python(*command(files, work, "norms,lora-qv", *more))
+    done = run_python(*command(files, work, "norms", *more))
     assert done.returncode == 0, done.stderr
     rows = lines(work / "results.jsonl")
     told = [(row["arm"], row["seed"], row["fitted_together"]) for row in rows]
-    assert sorted(told) == [
-        (arm, seed, 1 if seed == 2 else 2) for arm in ("lora-qv", "norms") for seed in range(3)
-    ]
+    assert sorted(told) == [("norms", 0, 2), ("norms", 1, 2), ("norms", 2, 1)]
     assert all(row["train_seconds"] > 0 and row["train_flops"] > 0 for row in rows)
     seconds = {(row["arm"], row["seed"]): row["train_seconds"] for row in rows}
     assert seconds["norms", 0] == seconds["norms", 1] != seconds["norms", 2]
     for folder in ("tb", "checkpoints"):
-        assert len(list((work / folder).iterdir())) == 6
+        assert len(list((work / folder).iterdir())) == 3
 
 
 def test_an_arm_that_cannot_run_leaves_the_others(files, run_python, tmp_path):

@@ -145,7 +145,7 @@ def best_sequence(lm, ids, count, penalty):
     return max(scores, key=scores.__getitem__)
 
 
-@pytest.mark.parametrize("penalty", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("penalty", [0.0, 3.0])
 @pytest.mark.parametrize("eos", [(), (1,), (1, 2)])
 def test_wide_beams_find_the_best_sequence_of_all(penalty, eos):
     lm = tiny_lm(vocab_size=3, eos_ids=eos, scale=3.0)

@@ -86,7 +86,6 @@ def test_seeds_rates_ranks_and_schedules_of_lora(lm, task, data):
 @pytest.mark.parametrize(
     "method, hyper",
     [
-        ("dora", [dict(rank=2), dict(rank=4, alpha=6.0)]),
         ("prompt_tuning", [dict(length=4), dict(length=4)]),
         ("last_layers", [dict(layers=1), dict(layers=1)]),
     ],

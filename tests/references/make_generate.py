@@ -23,8 +23,6 @@ PROMPTS = [
 SETTINGS = [
     {},
     {"repetition_penalty": 1.3},
-    {"num_beams": 4},
-    {"num_beams": 3, "length_penalty": 2.0, "early_stopping": True},
     {"num_beams": 3, "length_penalty": -1.0, "repetition_penalty": 1.2},
 ]
 NEW_TOKENS = 64
