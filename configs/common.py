@@ -61,10 +61,12 @@ def task(name: str) -> ConfigDict:
 
 def optim(learning_rate: float, **fields) -> ConfigDict:
     """Optimizer fields; `groups` replaces learning_rate or weight_decay for single labels:
-    (('lora_b', ('learning_rate', 1e-3)),).
+    (('lora_b', ('learning_rate', 1e-3)),). head_learning_rate: of the classification head that an
+    encoder gets beside the method.
     """
     defaults = dict(
         learning_rate=learning_rate,
+        head_learning_rate=1e-2,
         weight_decay=0.0,
         schedule="linear",
         warmup=0.1,
@@ -88,11 +90,12 @@ def in_context(shots: int) -> ConfigDict:
     return ConfigDict(dict(kind="in_context", shots=shots, readings=("contextual", "batch")))
 
 
-def tuned(method: str, learning_rate: float, epochs: int = 4, **hyper) -> ConfigDict:
+def tuned(
+    method: str, learning_rate: float, epochs: int = 4, patience: int = 2, **hyper
+) -> ConfigDict:
     """A tuning method with its hyperparameters."""
-    return ConfigDict(
-        dict(kind="tuned", method=method, **hyper, train=train(epochs), optim=optim(learning_rate))
-    )
+    settings = dict(train=train(epochs, patience=patience), optim=optim(learning_rate))
+    return ConfigDict(dict(kind="tuned", method=method, **hyper, **settings))
 
 
 def lora(targets: str, method: str = "lora", **hyper) -> ConfigDict:
@@ -129,7 +132,7 @@ def methods() -> dict[str, ConfigDict]:
     qv, linear = r"layers_\d+/attn/(q|v)", r"layers_\d+/(attn|mlp)/\w+"
     after_both, after_mlp = r"layers_\d+/(attn/o|mlp/down)", r"layers_\d+/mlp/down"
     return {
-        "linear-probe": tuned("linear_probe", 1e-2, epochs=30),
+        "linear-probe": tuned("linear_probe", 3e-2, epochs=60, patience=0),
         "norms": tuned("norms", 5e-3),
         "bias": tuned("bias", 1e-3),
         "last-2-layers": tuned("last_layers", 1e-4, epochs=8, layers=2),

@@ -55,6 +55,7 @@ class Optimizer:
 
     steps: optimizer updates in all. labels: (path, label) of every trainable leaf.
     groups: (label, (field, value), ...) that replace `learning_rate` or `weight_decay` for a label.
+    head_learning_rate: of the leaves labelled `tree.HEAD`, which start at nothing.
     warmup: fraction of the steps. clip_norm: global norm over the trainable leaves, 0 for none.
     accumulate: batches averaged before an update. beta2: Adam's.
     """
@@ -62,6 +63,7 @@ class Optimizer:
     steps: int
     labels: tuple[tuple[str, str], ...]
     learning_rate: float
+    head_learning_rate: float | None = None
     weight_decay: float = 0.0
     schedule: str = "linear"
     warmup: float = 0.1
@@ -84,6 +86,7 @@ class Optimizer:
         overrides = {label: dict(pairs) for label, *pairs in self.groups}
         if unknown := sorted(set(overrides) - set(names)):
             raise UserError(f"optim.groups names {unknown[0]!r}; labels here are {sorted(names)}")
+        overrides = {tree.HEAD: {"learning_rate": self.head_learning_rate}} | overrides
         return {name: self._rates(**overrides.get(name, {})) for name in sorted(names)}
 
     def build(self) -> optax.GradientTransformation:

@@ -15,6 +15,7 @@ from lmlite.errors import UserError
 
 Rules = Sequence[tuple[str, str]]
 FROZEN = "frozen"
+HEAD = "head"  # a classification head that trains beside a method's own parameters
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Encoders: what tokens see, pooling, names of older checkpoints, and tuning through a head."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +11,14 @@ from tiny_lm import byte_tokenizer
 from tiny_models import assert_same
 
 import lmlite
-from lmlite.adapt import METHODS
+from lmlite.adapt import METHODS, attach_headed
 from lmlite.arms.arm import Labelled, Log
 from lmlite.arms.in_context import InContext
 from lmlite.arms.tuned import Tuned
+from lmlite.data.pack import class_item
 from lmlite.data.tasks import Example, Task
 from lmlite.errors import UserError
+from lmlite.icl.score import score
 from lmlite.models.build import build
 from lmlite.models.config import EncoderConfig
 from lmlite.models.lm import LM
@@ -165,6 +169,20 @@ def test_every_method_tunes_an_encoder_through_a_head(tiny, method):
     assert np.mean(right) > 0.9
     head = TINY.width * 2 + 2
     assert (predictor.cost.trainable_params == head) == (method == "linear_probe")
+
+
+def test_a_head_reads_the_mean_of_a_texts_own_states(tiny):
+    headed, _ = attach_headed(METHODS["full"](), tiny, jax.random.key(0), 3)
+    draw = np.random.default_rng(0)
+    probe = {"kernel": draw.normal(size=(TINY.width, 3)), "bias": draw.normal(size=3)}
+    headed = dataclasses.replace(headed, params=headed.params | {"probe": probe})
+    texts = [draw.integers(1, TINY.vocab_size, n) for n in (9, 4, 7)]
+    items = [class_item(ids, range(3), tiny.config.reads) for ids in texts]
+    scores = score(headed.network, headed.params, items, tiny.config.max_positions, Meter())
+    for ids, found in zip(texts, scores, strict=True):
+        state = np.asarray(tiny.hidden(ids[None]))[0].mean(0)
+        logits = state @ probe["kernel"] + probe["bias"]
+        np.testing.assert_allclose(found, logits - np.logaddexp.reduce(logits), atol=1e-4)
 
 
 def test_an_encoder_is_not_prompted(tiny):

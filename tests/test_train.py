@@ -211,6 +211,11 @@ def test_optimizer_groups_and_errors():
     tx = Optimizer(groups=groups, **common).build()
     updates, _ = tx.update(params, tx.init(params), params)
     assert np.all(updates["b"] == 0) and np.all(updates["a"] < 0)
+    beside = {"labels": (("a", "x"), ("b", tree.HEAD))}
+    headed = Optimizer(**common | beside, head_learning_rate=7.0, schedule="constant")
+    assert {name: rate.learning_rate[0] for name, rate in headed.rates().items()} == {
+        "x": np.float32(0.1), tree.HEAD: 7.0
+    }  # fmt: skip
     with pytest.raises(UserError, match="optim.groups names 'z'"):
         Optimizer(groups=(("z", ("learning_rate", 0.0)),), **common).build()
     with pytest.raises(UserError, match="optim.schedule='zigzag'"):

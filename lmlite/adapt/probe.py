@@ -23,7 +23,7 @@ def _classify(network, params, states):
 class LinearProbe(Method):
     """softmax(W norm(h) + b), W [D, C] starting at zero.
 
-    h is the state at the prompt's last token, or at an encoder's first.
+    h is the state at the prompt's last token, or the mean of an encoder's token states.
     """
 
     foldable = False
@@ -40,7 +40,9 @@ class LinearProbe(Method):
 def attach_headed(
     method: Method, lm: LM, key: jax.Array, classes: int, squares: Squares | None = None
 ) -> tuple[LM, dict[str, str]]:
-    """`attach` for a model that answers by classes alone: a probe trains beside the method."""
+    """`attach` for a model that answers by classes alone: a probe, of the label 'head', trains
+    beside the method.
+    """
     headed, labels = attach(LinearProbe(), lm, key, classes)
     adapted, own = attach(method, headed, key, classes, squares)
-    return adapted, own | {path: name for path, name in labels.items() if name != tree.FROZEN}
+    return adapted, own | {path: tree.HEAD for path, name in labels.items() if name != tree.FROZEN}

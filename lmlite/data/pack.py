@@ -72,12 +72,15 @@ def choice_item(query: Sequence[int], choices: Sequence[Sequence[int]], offset: 
 
 
 def class_item(query: Sequence[int], classes: Sequence[int], reads: str = "last") -> Item:
-    """A query whose 'first' or 'last' state predicts class indices (for a classification head)."""
+    """A query whose 'last' or 'mean' state predicts class indices (for a classification head).
+
+    The mean is read at the first place: see `lmlite.icl.score.pooled`.
+    """
     n = len(query)
     targets = (tuple((c, c) for c in classes),)
     return Item(
         np.asarray(query, np.int32), np.arange(n, dtype=np.int32), np.zeros(n, np.int32),
-        (0 if reads == "first" else n - 1,), targets,
+        (0 if reads == "mean" else n - 1,), targets,
     )  # fmt: skip
 
 

@@ -46,8 +46,17 @@ def batch_logprobs(
     tokens = Tokens(batch.position, batch.segment, batch.branch)
     x = network.bottom(params, batch.ids, tokens, rngs) if states is None else states
     x = network.trunk(params, x, tokens, prefix, start=start, rngs=rngs)
-    states = x.reshape(-1, x.shape[-1])[batch.reads]
+    pools = network.head is not None and network.module.config.reads == "mean"
+    states = pooled(x, batch) if pools else x.reshape(-1, x.shape[-1])[batch.reads]
     return target_logprobs(network, params, states, batch.targets, rngs)
+
+
+def pooled(x: jax.Array, batch: Batch) -> jax.Array:
+    """The mean state of the text that each read stands in: [R, T, D] -> [U, D]."""
+    R, T, D = x.shape
+    text = batch.segment + T * np.arange(1, R + 1)[:, None]  # a number for each text of the batch
+    own = (text.reshape(-1) == text.reshape(-1)[batch.reads][:, None]).astype(x.dtype)
+    return own @ x.reshape(-1, D) / own.sum(1, keepdims=True)
 
 
 _score = Program(batch_logprobs, static=2)

@@ -60,7 +60,7 @@ class StackConfig:
 class DecoderConfig(StackConfig):
     """A decoder-only language model: Llama, Mistral, Qwen, Gemma, GPT-2."""
 
-    reads: ClassVar[str] = "last"  # the token of a text whose state a classifier reads
+    reads: ClassVar[str] = "last"  # the state of a text that a classifier reads
     final_soft_cap: float = 0.0
     family: str = "llama"
 
@@ -73,7 +73,7 @@ class EncoderConfig(StackConfig):
     head that predicts masked tokens, and the layer over the first token's state.
     """
 
-    reads: ClassVar[str] = "first"
+    reads: ClassVar[str] = "mean"  # of the token states: without training the first says little
     norm: str = "layer"
     norm_eps: float = 1e-12
     norm_first: bool = False
