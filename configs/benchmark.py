@@ -14,13 +14,14 @@ def get_config(
     task: str = "rotten_tomatoes", model: str = "package:smollm2-135m-instruct"
 ) -> ConfigDict:
     """`icl` scores `test_items` test items; `lora` trains on `examples` labelled ones, without a
-    development set, at a constant learning rate; `many` trains `arms` runs of `lora`'s method.
+    development set, at a constant learning rate; `many` trains `arms` runs of `lora`'s method;
+    `generate` continues as many test prompts as each of `batch_sizes` says.
     """
     return ConfigDict(
         dict(
             model=model,
             task=common.task(task),
-            cases=("icl", "lora", "compile", "many"),
+            cases=("icl", "lora", "compile", "many", "generate"),
             peers_python="",
             seed=0,
             icl=dict(shots=16, test_items=200, peer_batch_size=1),
@@ -35,5 +36,6 @@ def get_config(
                 batch_size=8,
             ),
             many=dict(arms=8, examples=32, epochs=2, batch_size=4),
+            generate=dict(new_tokens=64, batch_sizes=(1, 16)),
         )
     )

@@ -129,8 +129,10 @@ def prompt(method: str, learning_rate: float, **hyper) -> ConfigDict:
 
 def methods() -> dict[str, ConfigDict]:
     """Every tuning arm by name, with its default hyperparameters."""
-    qv, linear = r"layers_\d+/attn/(q|v)", r"layers_\d+/(attn|mlp)/\w+"
-    after_both, after_mlp = r"layers_\d+/(attn/o|mlp/down)", r"layers_\d+/mlp/down"
+    block = r"(encoder/)?layers_\d+"  # of an encoder-decoder both stacks
+    qv = rf"{block}/(attn|cross)/(q|v)"
+    linear = rf"{block}/((attn|cross)/[qkvo]|mlp/(up|gate|down))"
+    after_both, after_mlp = rf"{block}/((attn|cross)/o|mlp/down)", rf"{block}/mlp/down"
     return {
         "linear-probe": tuned("linear_probe", 3e-2, epochs=60, patience=0),
         "norms": tuned("norms", 5e-3),
@@ -151,13 +153,13 @@ def methods() -> dict[str, ConfigDict]:
         "dora": lora(linear, "dora"),
         "pissa": lora(linear, "pissa", alpha=8.0),
         "vera": tuned("vera", 1e-2, targets=linear, rank=256, d_initial=0.1, dropout=0.0),
-        "ia3": tuned("ia3", 5e-3, outputs=r"layers_\d+/attn/(k|v)", inputs=after_mlp),
+        "ia3": tuned("ia3", 5e-3, outputs=rf"{block}/(attn|cross)/(k|v)", inputs=after_mlp),
         "houlsby": tuned("adapter", 1e-3, targets=after_both, width=32, activation="gelu"),
         "pfeiffer": tuned("adapter", 1e-3, targets=after_mlp, width=64, activation="relu"),
         "parallel-adapter": tuned(
             "parallel_adapter",
             1e-3,
-            targets=r"layers_\d+/mlp",
+            targets=rf"{block}/mlp",
             width=64,
             activation="relu",
             scale=4.0,

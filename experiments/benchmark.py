@@ -2,7 +2,7 @@
 
 Cases: `icl`, choice scoring against lm-evaluation-harness; `lora`, training against PEFT;
 `compile`, what the first step waits for; `many`, LoRA runs in one compiled step against the same in
-turn. Every measurement is a fresh process. benchmark.json and
+turn; `generate`, against transformers. Every measurement is a fresh process. benchmark.json and
 report.md in the workdir hold the numbers, the ratios, and where and when they were taken. The other
 tools live in an environment of their own:
 

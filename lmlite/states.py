@@ -61,11 +61,11 @@ class StateStore:
         """float32[total tokens, D]: what enters layer `stop`, indexed by `Batch.origin`.
 
         frozen: the leaves of lm.params that do not train. None where nothing below `stop` is worth
-        keeping (stop 0) or it would not fit.
+        keeping (stop 0), it would not fit, or an encoder would have to be kept as well.
         """
         shape = sum(len(item.ids) for item in items), lm.config.width
         size = 4 * shape[0] * shape[1]
-        if stop == 0 or size > max(self._memory_bytes, self._disk_bytes):
+        if stop == 0 or lm.config.cross or size > max(self._memory_bytes, self._disk_bytes):
             return None
         key = self._key(lm, frozen, items, stop)
         if size > self._memory_bytes:

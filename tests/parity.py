@@ -13,6 +13,8 @@ from safetensors.numpy import save_file
 
 REFERENCES = Path(__file__).parent / "references"
 IDS = np.random.default_rng(0).integers(3, 40, (1, 48))
+PROMPT = IDS[:, :8]
+NEW_TOKENS = 64
 TARGET_IDS = np.random.default_rng(1).integers(3, 40, (1, 20))
 
 

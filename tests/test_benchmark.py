@@ -88,6 +88,24 @@ def test_scoring_beside_a_peer(config, tmp_path):
     assert not list(tmp_path.glob("scratch-*"))
 
 
+def test_generating_beside_a_peer(config, tmp_path):
+    (tmp_path / "hf_generate.py").write_text("""
+import json, sys
+job = json.load(open(sys.argv[1]))
+ids = [[7] * job["new_tokens"] for _ in job["prompts"]]
+answer = {"numbers": {"seconds_1": 5e5, "seconds_3": 1e6}, "values": {"ids": ids}}
+json.dump(answer, open(sys.argv[2], "w"))
+""")
+    small = {"generate.new_tokens": 4, "generate.batch_sizes": (1, 3)}
+    config = override(config, small | {"cases": ("generate",), "peers_python": sys.executable})
+    benchmark(config, tmp_path, peers=tmp_path)
+    result = json.loads((tmp_path / "benchmark.json").read_text())
+    one, three, differ = result["measures"]
+    assert one["peer"] == 5e5 and one["reached"] and three["peer"] == 1e6
+    assert three["ours"] > 0 and differ["ours"] == 3 and differ["reached"] is False
+    assert "texts that differ" in (tmp_path / "report.md").read_text()
+
+
 def test_without_peers_ours_is_measured_and_the_report_says_how_to_get_them(config, tmp_path):
     config = override(config, {"cases": ("compile",)})
     benchmark(config, tmp_path, peers=SCRIPTS)
@@ -180,7 +198,7 @@ def test_a_failing_process_is_told_in_a_line(config, tmp_path):
 
 def test_peers_know_nothing_of_lmlite():
     scripts = sorted(SCRIPTS.glob("*.py"))
-    assert [s.stem for s in scripts] == ["lm_eval_score", "peft_lora"]
+    assert [s.stem for s in scripts] == ["hf_generate", "lm_eval_score", "peft_lora"]
     for script in scripts:
         assert not imported(script) & {"lmlite", "jax", "flax", "configs", "experiments"}
 

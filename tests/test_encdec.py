@@ -1,4 +1,6 @@
-"""Encoder-decoders: what a target sees, cached decoding, packed pairs, old and new files."""
+"""Encoder-decoders: what a target sees, cached decoding, packed pairs, arms, files of all ages."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -91,8 +93,8 @@ def test_long_sources(tmp_path):
     ids = np.random.default_rng(0).integers(3, 40, (1, 700))
     assert np.isfinite(lm.logits(ids, target_ids=[[0]])).all()
     bart = loaded(tmp_path, "bart")
-    with pytest.raises(UserError, match="token_ids has 65 positions, the model's context is 64"):
-        bart.hidden(np.ones((1, 65)))
+    with pytest.raises(UserError, match="token_ids has 81 positions, the model's context is 80"):
+        bart.hidden(np.ones((1, 81)))
 
 
 def test_input_errors(lm):
@@ -104,13 +106,41 @@ def test_input_errors(lm):
         lm.logits([[1, 2]], target_ids=[[40]])
 
 
-def test_arms_of_one_stack_say_so(tmp_path):
-    model = loaded(tmp_path, "t5")
-    lm = model.__class__(**model.__dict__ | {"tokenizer": byte_tokenizer()})
-    example = Example("0", "!", ("!", "!!"), 0, "0")
-    task = Task("t", example.choices, (example,), (), (example,), target_delimiter="")
-    with pytest.raises(UserError, match="a t5 model answers to a source text"):
-        InContext().fit(lm, task, Labelled((), ()), 0, Log()).predict([example], Meter())
+def test_choices_are_scored_as_targets_of_the_prompt(lm):
+    """Several prompts a row, and choices of several tokens, against one full pass a pair."""
+    lm = dataclasses.replace(lm, tokenizer=byte_tokenizer())  # its '!' is 0, '"' is 1, ...
+    prompts = ["%&'()*", "+,-", "./0123456789", "ABC"]
+    choices = ("AB", "C", "AD")
+    test = tuple(Example(p, p, choices, 0, p) for p in prompts)
+    task = Task("t", choices, test, (), test, fewshot_delimiter=";", target_delimiter="")
+    predictor = InContext(2, readings=()).fit(lm, task, Labelled(test[:2], ()), 0, Log())
+    found = np.stack(predictor.predict(test, Meter())[""])
+    pairs = [(predictor.context + p, c) for p in prompts for c in choices]
+    sources, targets = ([lm.text.encode(t) for t in texts] for texts in zip(*pairs, strict=True))
+    ids, mask = padded(sources)
+    logits = lm.logits(ids, mask, [[lm.config.start_id, *t][:2] for t in targets])
+    logp = np.asarray(jax.nn.log_softmax(logits))
+    expected = [
+        sum(row[u, i] for u, i in enumerate(t)) for row, t in zip(logp, targets, strict=True)
+    ]
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-4)
+
+
+def padded(rows):
+    """Ids and mask of rows of unequal lengths."""
+    longest = max(map(len, rows))
+    ids = np.stack([np.pad(row, (0, longest - len(row))) for row in rows])
+    return ids, np.stack([np.arange(longest) < len(row) for row in rows])
+
+
+def test_what_a_source_or_choice_cannot_be(lm):
+    lm = dataclasses.replace(lm, tokenizer=byte_tokenizer())
+    for prompt, choice, words in ((" ", "A", "prompt 0 is empty"), ("A", "", "choice '' has no")):
+        test = (Example("0", prompt, (choice, "B"), 0, "0"),)
+        task = Task("t", (), test, (), test, target_delimiter="")
+        fitted = InContext().fit(lm, task, Labelled((), ()), 0, Log())
+        with pytest.raises(UserError, match=words):
+            fitted.predict(test, Meter())
 
 
 def test_copies_of_the_token_table_are_not_read(tmp_path):

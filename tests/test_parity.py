@@ -3,6 +3,7 @@
 Stored references; where torch and transformers are installed, the live models as well.
 """
 
+import dataclasses
 import json
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import lmlite
+from lmlite.decode import generate
 
 CASES = parity.cases()
 STORED = np.load(parity.REFERENCES / "parity.npz")
@@ -30,6 +32,8 @@ def case(request, tmp_path):
 def results(lm) -> dict[str, np.ndarray]:
     """What the stored references hold, as far as the model has it."""
     found = {"hidden": lm.hidden(parity.IDS)}
+    if getattr(lm.config, "classified", False):
+        found["classes"] = lm.classify(parity.IDS)
     if getattr(lm.config, "masked_head", True):
         found["logits"] = lm.logits(parity.IDS, target_ids=targets(lm))
     if getattr(lm.config, "pooler", False):
@@ -38,17 +42,25 @@ def results(lm) -> dict[str, np.ndarray]:
     return found
 
 
+def generated(lm) -> list[int]:
+    endless = dataclasses.replace(lm, config=dataclasses.replace(lm.config, eos_ids=()))
+    return generate(endless, parity.PROMPT.tolist(), max_new_tokens=parity.NEW_TOKENS)[0].ids
+
+
 def targets(lm):
     return parity.TARGET_IDS if lm.config.cross else None
 
 
 def test_results_equal_those_of_transformers(case):
     name, folder = case
-    found = results(lmlite.load(folder))
+    lm = lmlite.load(folder)
+    found = results(lm)
     stored = {key.partition("/")[2]: x for key, x in STORED.items() if key.startswith(f"{name}/")}
     assert stored
+    if (ids := stored.pop("generated", None)) is not None:
+        assert generated(lm) == ids.tolist()
     for key, expected in stored.items():
-        assert np.abs(expected).max() > 0.5  # else 1e-4 would say little
+        assert np.abs(expected).max() > 0.1  # else 1e-4 would say little
         np.testing.assert_allclose(found[key], expected, err_msg=key, **TOLERANCE)
 
 
@@ -100,5 +112,6 @@ def test_transformers_opens_what_is_saved(case):
     with torch.no_grad():
         out = model.eval()(**inputs)
     key = "logits" if "logits" in out else "last_hidden_state"
-    found = results(lm)[{"last_hidden_state": "hidden"}.get(key, key)]
+    ours = "classes" if architecture.endswith("Classification") else key
+    found = results(lm)[{"last_hidden_state": "hidden"}.get(ours, ours)]
     np.testing.assert_allclose(found, out[key].numpy(), **TOLERANCE)

@@ -33,6 +33,18 @@ def test_logits_equal_those_of_transformers(lm):
         np.testing.assert_allclose(total, STORED[f"{i}/total"], atol=1e-4)
 
 
+def test_bfloat16_is_as_far_from_float32_as_its_digits_say(lm):
+    """Its error is reported in the README: 2 to 3 digits of logits of size 20."""
+    low, ids = lmlite.load("package:smollm2-135m-instruct", "bfloat16"), STORED["0/ids"][None]
+    exact, found = (np.asarray(jax.nn.log_softmax(m.logits(ids))) for m in (lm, low))
+    chosen = np.take_along_axis(found - exact, exact.argmax(-1)[..., None], -1)
+    off = np.abs(chosen)
+    mean, most = off.mean(), off.max()
+    print(f"bfloat16: log p of the likeliest tokens off by {mean:.4f}, {most:.4f} at most")
+    assert 1e-4 < off.mean() < 0.05
+    assert (found.argmax(-1) == exact.argmax(-1)).mean() > 0.95
+
+
 def test_the_live_model_gives_the_same(lm, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     lm.save(tmp_path)

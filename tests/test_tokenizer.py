@@ -138,6 +138,30 @@ def test_gpt2_files(tmp_path):
     assert (built.bos_id, built.eos_id, built.pad_id) == (None, 5, None)
 
 
+def test_a_list_of_word_pieces_is_read_as_the_whole_tokenizer(tmp_path):
+    """MiniLM's own vocabulary without its tokenizer.json."""
+    folder = next(p for p in packages.members("all-minilm-l6-v2") if p.name == "tokenizer.json")
+    whole = tokenizer.from_dir(folder.parent)
+    pieces = sorted(vocab := whole.backend.get_vocab(), key=vocab.get)
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    found = tokenizer.from_dir(tmp_path)
+    for text in ("A man's caf\u00e9, UNAFFABLE!", "\u5317\u4eac 12.5%  x", "[MASK] of [SEP]"):
+        assert found.encode(text) == whole.encode(text)
+        assert found.decode(found.encode(text)) == whole.decode(whole.encode(text))
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert tokenizer.from_dir(tmp_path).encode("A", special=False) == [vocab["[UNK]"]]
+
+
+def test_roberta_files_put_a_text_between_its_marks(tmp_path):
+    vocab = ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "\u0120", "ab", "<mask>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(vocab)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    found = tokenizer.from_dir(tmp_path)
+    assert found.encode("ab a") == [0, 7, 6, 4, 2]
+    assert found.encode("ab <mask>") == [0, 7, 8, 2]  # which takes the blank before it
+    assert found.decode([0, 7, 6, 4, 2]) == "ab a"
+
+
 def test_directory_without_tokenizer(tmp_path):
     assert tokenizer.from_dir(tmp_path) is None
 

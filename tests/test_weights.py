@@ -156,7 +156,7 @@ def test_end_of_turn_comes_from_the_generation_config(tmp_path):
     [
         ({"model_type": "mamba"}, "model_type 'mamba' is not known; known: bart, bert,"),
         ({"hidden_act": "tanh"}, "activation 'tanh'; known: silu"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "'yarn' is not supported"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2}}, "'longrope' is not supported"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantized by 'gptq'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported"),
         ({"intermediate_size": 65}, r"gate_proj.weight' has shape \[64, 32\], .* \[65, 32\]"),

@@ -26,7 +26,7 @@ class Adapter(Method):
 
     foldable = False
     kind: ClassVar[type[nn.Module]] = Linear
-    targets: str = r"layers_\d+/(attn/o|mlp/down)"
+    targets: str = r"(encoder/)?layers_\d+/((attn|cross)/o|mlp/down)"
     width: int = 32
     activation: str = "gelu"
 
@@ -73,7 +73,7 @@ class ParallelAdapter(Adapter):
     """
 
     kind = MLP
-    targets: str = r"layers_\d+/mlp"
+    targets: str = r"(encoder/)?layers_\d+/mlp"
     activation: str = "relu"
     scale: float = 4.0
 

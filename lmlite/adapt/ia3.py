@@ -20,8 +20,8 @@ class IA3(Method):
     rescaled; an empty one rescales none.
     """
 
-    outputs: str = r"layers_\d+/attn/(k|v)"
-    inputs: str = r"layers_\d+/mlp/down"
+    outputs: str = r"(encoder/)?layers_\d+/(attn|cross)/(k|v)"
+    inputs: str = r"(encoder/)?layers_\d+/mlp/down"
 
     def rules(self, lm):
         return ((".*/ia3_(out|in)", "adapter"), (".*", tree.FROZEN))

@@ -26,7 +26,7 @@ class LoRA(Method):
     be given learning rates of their own (LoRA+, Hayou et al. 2024, arXiv:2402.12354).
     """
 
-    targets: str = r"layers_\d+/attn/(q|v)"
+    targets: str = r"(encoder/)?layers_\d+/(attn|cross)/(q|v)"
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0

@@ -14,7 +14,7 @@ from lmlite.data.pack import Item, choice_item, class_item
 from lmlite.data.tasks import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl import calibrate
-from lmlite.icl.encode import Encoded, encode
+from lmlite.icl.encode import Encoded, encode, encode_pairs
 from lmlite.icl.score import score
 from lmlite.models.attention import Prefix
 from lmlite.models.lm import LM
@@ -28,25 +28,41 @@ def encode_examples(
     continuations = [
         [task.target_delimiter + text for text in (e.choices or (e.target,))] for e in examples
     ]
-    return encode(lm.text, [context + e.prompt for e in examples], continuations)
+    contexts = [context + e.prompt for e in examples]
+    return (encode_pairs if lm.config.cross else encode)(lm.text, contexts, continuations)
 
 
 def scored_items(lm: LM, encoded: Sequence[Encoded], prefix: int = 0) -> list[Item]:
     """Items that score every choice; the first `prefix` tokens of each context are left out."""
     _check_answers(lm)
     if lm.head is not None:
-        return [class_item(e.context, range(len(e.choices)), lm.config.reads) for e in encoded]
-    return [choice_item(e.context[prefix:], e.choices, prefix) for e in encoded]
+        return [_class(lm, e, range(len(e.choices))) for e in encoded]
+    return [_choice(lm, e, e.choices, prefix) for e in encoded]
 
 
 def training_items(lm: LM, encoded: Sequence[Encoded], targets: Sequence[int | str]) -> list[Item]:
     """Items whose only target is the true answer."""
     _check_answers(lm)
     if lm.head is not None:
-        pairs = zip(encoded, targets, strict=True)
-        return [class_item(e.context, [t], lm.config.reads) for e, t in pairs]
+        return [_class(lm, e, [t]) for e, t in zip(encoded, targets, strict=True)]
     true = [t if isinstance(t, int) else 0 for t in targets]
-    return [choice_item(e.context, [e.choices[t]]) for e, t in zip(encoded, true, strict=True)]
+    return [_choice(lm, e, [e.choices[t]]) for e, t in zip(encoded, true, strict=True)]
+
+
+def _class(lm: LM, e: Encoded, classes: Sequence[int]) -> Item:
+    if lm.config.cross:
+        return class_item([lm.config.start_id], classes)._replace(source=_source(e))
+    return class_item(e.context, classes, lm.config.reads)
+
+
+def _choice(lm: LM, e: Encoded, choices: Sequence[Sequence[int]], prefix: int = 0) -> Item:
+    if lm.config.cross:
+        return choice_item([lm.config.start_id], choices)._replace(source=_source(e))
+    return choice_item(e.context[prefix:], choices, prefix)
+
+
+def _source(e: Encoded) -> np.ndarray:
+    return np.asarray(e.context, np.int32)
 
 
 def _check_answers(lm: LM) -> None:

@@ -41,7 +41,7 @@ class InContext:
         demonstrations = sample(data.all, self.shots, seed) if self.shots else ()
         context = task.description + "".join(demonstration(task, e) for e in demonstrations)
         prefix_ids, prefix = (), None
-        if context:
+        if context and not lm.config.cross:  # an encoder reads them anew with every query
             # Where the context's tokens end depends on what follows it, so two queries decide.
             probes = encode_examples(lm, task, (data.all + task.test)[:2], context)
             ids = [e.context for e in probes]

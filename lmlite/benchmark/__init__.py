@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import in_context, lora, many
+from lmlite.benchmark import generate, in_context, lora, many
 from lmlite.benchmark.measure import Measure
 from lmlite.benchmark.process import Bench
 from lmlite.benchmark.report import markdown
@@ -23,6 +23,7 @@ CASES = {
     "lora": lora.case,
     "compile": lora.first_step,
     "many": many.case,
+    "generate": generate.case,
 }
 
 

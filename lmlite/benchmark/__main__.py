@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import in_context, many, training
+from lmlite.benchmark import generate, in_context, many, training
 from lmlite.errors import UserError
 from lmlite.models import hf
 from lmlite.models.load import load
@@ -27,6 +27,7 @@ MEASUREMENTS = {
     "icl": in_context.measure,
     "lora": training.measure,
     "many": many.measure,
+    "generate": generate.measure,
     "export_adapter": training.export,
 }
 

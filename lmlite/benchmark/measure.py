@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-    """what: the quantity, less is better. unit: 's', 'MiB' or 'nats'. None: not measured.
+    """what: the quantity, less is better. unit: 's', 'MiB', 'nats', or '' of a count. None: not
+    measured.
 
     at_least: the ratio peer / ours aimed at; at_most: the value of ours aimed at.
     """

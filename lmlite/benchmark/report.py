@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lmlite.benchmark.measure import Measure
 from lmlite.benchmark.process import Bench
 
-_FORMATS = {"s": "{:.2f} s", "MiB": "{:.0f} MiB", "nats": "{:.1e} nats"}
+_FORMATS = {"s": "{:.2f} s", "MiB": "{:.0f} MiB", "nats": "{:.1e} nats", "": "{:.0f}"}
 _NOTES = """\
 Less is better in every line. Every number comes from a process of its own; ours and the peer's
 took turns in one run. Float32 unless a line says otherwise.
@@ -20,6 +20,8 @@ took turns in one run. Float32 unless a line says otherwise.
 - many: {many[arms]} LoRA runs of {many[examples]} examples, {many[epochs]} epochs, batches of
   {many[batch_size]}, that differ in seed and learning rate. lmlite: in one compiled step; the peer
   column is lmlite too, the same runs in turn.
+- generate: {generate[new_tokens]} new tokens after each prompt, greedy, from ids to ids. The peer
+  is `transformers`; both run once before, and the fastest of three runs counts.
 - compile: tracing and compiling the training step, with an empty cache of programs, then with that
   of the process before.
 """
@@ -36,7 +38,8 @@ def markdown(record: dict, bench: Bench, measures: Sequence[Measure]) -> str:
 
     record: the fields of `workdir.run_record`, and `load`: the machine's load average at the start.
     """
-    notes = _NOTES.format(**bench.config.icl, **bench.config.lora, many=bench.config.many)
+    notes = _NOTES.format(**bench.config.icl, **bench.config.lora, many=bench.config.many,
+                          generate=bench.config.generate)  # fmt: skip
     parts = ["# Benchmark\n", _table(measures), notes, _where(record, bench.versions)]
     return "\n".join(parts if bench.has_peers else [*parts[:2], _NO_PEERS, *parts[2:]])
 
@@ -68,7 +71,7 @@ def _cells(m: Measure) -> tuple[str, ...]:
     if m.at_least is not None:
         aim = f">= {m.at_least:g}x"
     elif m.at_most is not None:
-        aim = f"<= {m.at_most:g} {m.unit}"
+        aim = f"<= {m.at_most:g} {m.unit}".rstrip()
     ratio = "" if m.ratio is None else f"{m.ratio:.2f}x"
     reached = {None: "", True: "yes", False: "no"}[m.reached]
     return m.case, m.what, _value(m.ours, m.unit), _value(m.peer, m.unit), ratio, aim, reached

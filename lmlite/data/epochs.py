@@ -34,7 +34,7 @@ class Epochs:
 
     def _plan(self, items, batch_size, epochs, seeds, context) -> None:
         self._items, self._size, self._seeds = items, batch_size, seeds
-        self._lengths = [len(item.ids) for item in items]
+        self._lengths = [item.extent for item in items]
         self.steps = math.ceil(len(items) / batch_size)
         planned = [c for e in range(epochs) for c in self._chosen(e)][:_PLANNED]
         shapes = min(1 + epochs * self.steps // 64, _MOST_SHAPES)

@@ -1,10 +1,14 @@
 """Packs examples into rows, so that the model's matrix products see almost no padding.
 
-R rows, T tokens a row, U read positions, M targets a read position, C choices.
+R rows, T tokens a row, S source tokens a row, U read positions, M targets a read position,
+C choices.
 
 An item is a query (the trunk) with one branch an answer choice: a branch sees the query and itself
 only, so all choices of all examples of a batch share one pass. Logits are read only where a target
 hangs. A single-token choice adds no input token at all.
+
+Of an encoder-decoder the query is the source, which its encoder reads in a row of its own, and the
+trunk the one token that its decoder starts from.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +18,8 @@ import numpy as np
 
 from lmlite.errors import UserError
 
+_NO_SOURCE = np.zeros(0, np.int32)
+_TARGET_MULTIPLE = 16  # of the row length of an encoder-decoder's targets
 BATCH_TOKENS = 1024  # where weights do not change: enough for full-speed products, little padding
 
 
@@ -21,7 +27,7 @@ class Item(NamedTuple):
     """One example as tokens.
 
     ids, position, branch: int32[n]. reads: int[u], places in 0..n-1 whose state predicts something;
-    targets[i]: the (choice, token) pairs predicted there.
+    targets[i]: the (choice, token) pairs predicted there. source: int32[s], what an encoder reads.
     """
 
     ids: np.ndarray
@@ -29,6 +35,12 @@ class Item(NamedTuple):
     branch: np.ndarray
     reads: tuple[int, ...]
     targets: tuple[tuple[tuple[int, int], ...], ...]
+    source: np.ndarray = _NO_SOURCE
+
+    @property
+    def extent(self) -> int:
+        """The tokens of a row that it takes."""
+        return max(len(self.ids), len(self.source))
 
 
 class Batch(NamedTuple):
@@ -37,7 +49,8 @@ class Batch(NamedTuple):
     ids, position, segment, branch: int32[R, T]; segment 0 is padding. origin: int32[R, T], where
     each token stands in the concatenation of all items given to `pack`. reads: int32[U], flat
     places in R * T. targets: int32[U, M]; weights: float32[U, M], 0 where there is no target.
-    owner: int32[U], the item of each read; choice: int32[U, M].
+    owner: int32[U], the item of each read; choice: int32[U, M]. source: int32[3, R, S], the ids,
+    position and segment of what an encoder reads; S is 0 where there is none.
     """
 
     ids: np.ndarray
@@ -50,6 +63,7 @@ class Batch(NamedTuple):
     weights: np.ndarray
     owner: np.ndarray
     choice: np.ndarray
+    source: np.ndarray
 
 
 def choice_item(query: Sequence[int], choices: Sequence[Sequence[int]], offset: int = 0) -> Item:
@@ -86,8 +100,9 @@ def class_item(query: Sequence[int], classes: Sequence[int], reads: str = "last"
 
 def row_length(items: Sequence[Item], context: int, multiple: int = 32) -> int:
     """T for these items: the longest, rounded up. Raises UserError for one past `context`."""
-    longest = max((len(item.ids) for item in items), default=0)
-    last = max((int(item.position.max(initial=0)) + 1 for item in items), default=0)
+    longest = max((item.extent for item in items), default=0)
+    ends = (max(int(item.position.max(initial=0)) + 1, len(item.source)) for item in items)
+    last = max(ends, default=0)
     if last > context:
         raise UserError(
             f"a prompt of {last} tokens is longer than the model's context of {context}; "
@@ -126,24 +141,30 @@ def pack(
     taken = list(range(len(items)) if order is None else order)
     starts = np.cumsum([0] + [len(item.ids) for item in items])
     placed = [
-        [taken[i] for i in row] for row in first_fit([len(items[i].ids) for i in taken], length)
+        [taken[i] for i in row] for row in first_fit([items[i].extent for i in taken], length)
     ]
     groups = [placed[i : i + rows] for i in range(0, len(placed), rows)]
     most = max(sum(len(items[i].reads) for row in g for i in row) for g in groups)
     reads = -(-most // reads_multiple) * reads_multiple
     width = max(len(t) for i in taken for t in items[i].targets)
+    lengths = length, 0
+    if any(len(items[i].source) for i in taken):  # then what is decoded is short beside it
+        longest = max(sum(len(items[i].ids) for i in row) for row in placed)
+        lengths = -(-longest // _TARGET_MULTIPLE) * _TARGET_MULTIPLE, length
     for group in groups:
-        yield _batch(items, starts, group, rows, length, reads, width)
+        yield _batch(items, starts, group, rows, lengths, reads, width)
 
 
-def _batch(items, starts, group, rows, length, reads, width) -> Batch:
+def _batch(items, starts, group, rows, lengths, reads, width) -> Batch:
+    length, sources = lengths
     grid = np.zeros((5, rows, length), np.int32)
+    source = np.zeros((3, rows, sources), np.int32)
     line = np.zeros((2, reads), np.int32)
     table = np.zeros((2, reads, width), np.int32)
     weights = np.zeros((reads, width), np.float32)
     u = 0
     for r, row in enumerate(group):
-        at = 0
+        at = read = 0
         for segment, i in enumerate(row, start=1):
             item, n = items[i], len(items[i].ids)
             origin = np.arange(starts[i], starts[i] + n)
@@ -156,4 +177,7 @@ def _batch(items, starts, group, rows, length, reads, width) -> Batch:
                     weights[u, m] = 1.0
                 u += 1
             at += n
-    return Batch(*grid, line[0], table[0], weights, line[1], table[1])
+            n = len(item.source)
+            source[:, r, read : read + n] = item.source, np.arange(n), np.full(n, segment)
+            read += n
+    return Batch(*grid, line[0], table[0], weights, line[1], table[1], source)

@@ -41,6 +41,31 @@ def encode(
     return out
 
 
+def encode_pairs(
+    tokenizer: Tokenizer, sources: Sequence[str], targets: Sequence[Sequence[str]]
+) -> list[Encoded]:
+    """Encodes each source, with the special tokens around it, and its targets, without any.
+
+    For encoder-decoders, and again lm-evaluation-harness's rule.
+    Raises UserError for an empty source or target.
+    """
+    heads = tokenizer.encode_batch(list(sources))
+    if empty := [i for i, text in enumerate(sources) if not text.strip()]:
+        raise UserError(f"prompt {empty[0]} is empty; give the task a template with fixed text")
+    flat = [text for texts in targets for text in texts]
+    found = iter(zip(flat, tokenizer.encode_batch(flat, special=False), strict=True))
+    out = []
+    for head, texts in zip(heads, targets, strict=True):
+        tails = []
+        for _ in texts:
+            text, ids = next(found)
+            if not ids:
+                raise UserError(f"choice {text!r} has no token; name it differently")
+            tails.append(ids)
+        out.append(Encoded(head, tails))
+    return out
+
+
 def shared_prefix(sequences: Sequence[Sequence[int]]) -> int:
     """Length of the longest common prefix that leaves every sequence at least one token."""
     first, last = min(sequences), max(sequences)

@@ -12,6 +12,7 @@ import numpy as np
 from lmlite.data.pack import BATCH_TOKENS, Batch, Item, pack, row_length
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
+from lmlite.models.blocks import Memory
 from lmlite.models.lm import Network
 from lmlite.models.tokens import Tokens
 from lmlite.runtime import Meter, Program
@@ -45,10 +46,19 @@ def batch_logprobs(
     """
     tokens = Tokens(batch.position, batch.segment, batch.branch)
     x = network.bottom(params, batch.ids, tokens, rngs) if states is None else states
-    x = network.trunk(params, x, tokens, prefix, start=start, rngs=rngs)
+    memory = _memory(network, params, batch, rngs)
+    x = network.trunk(params, x, tokens, prefix, start=start, rngs=rngs, memory=memory)
     pools = network.head is not None and network.module.config.reads == "mean"
     states = pooled(x, batch) if pools else x.reshape(-1, x.shape[-1])[batch.reads]
     return target_logprobs(network, params, states, batch.targets, rngs)
+
+
+def _memory(network: Network, params, batch: Batch, rngs) -> Memory | None:
+    """What a decoder reads of the sources, where the model has an encoder."""
+    if not network.module.config.cross:
+        return None
+    ids, position, segment = batch.source
+    return network.remember(params, ids, Tokens(position, segment, 0 * segment), rngs)
 
 
 def pooled(x: jax.Array, batch: Batch) -> jax.Array:

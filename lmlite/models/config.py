@@ -69,8 +69,9 @@ class DecoderConfig(StackConfig):
 class EncoderConfig(StackConfig):
     """A bidirectional encoder: BERT, DistilBERT, RoBERTa.
 
-    types: token types, of which the first is used. masked_head, pooler: whether the model has the
-    head that predicts masked tokens, and the layer over the first token's state.
+    types: token types, of which the first is used. masked_head, pooler, classified: whether the
+    model has the head that predicts masked tokens, the layer over the first token's state, and a
+    classifier of what that makes into `labels`.
     """
 
     reads: ClassVar[str] = "mean"  # of the token states: without training the first says little
@@ -88,7 +89,14 @@ class EncoderConfig(StackConfig):
     types: int = 0
     masked_head: bool = False
     pooler: bool = False
+    pooler_activation: str = "tanh"
+    classified: bool = False
+    labels: tuple[str, ...] = ()
     family: str = "bert"
+
+    def __post_init__(self):
+        if self.classified and not self.pooler:
+            raise UserError("a classifier of single tokens is not supported, only one of texts")
 
 
 @dataclass(frozen=True)

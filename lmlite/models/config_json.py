@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from lmlite.errors import UserError
+from lmlite.models import rope
 from lmlite.models.config import ModelConfig, StackConfig
 from lmlite.models.families import FAMILIES, Family
 
@@ -27,7 +28,6 @@ _ONLY = {  # switches of the families' own code that ours implements one way
     "add_final_layer_norm": False,
     "static_position_embeddings": False,
 }
-_ROPE_TYPES = ("default", "linear", "llama3")
 
 
 def read(raw: dict) -> ModelConfig:
@@ -55,6 +55,8 @@ def write(config: ModelConfig) -> dict:
     raw = {key: getattr(config, field) for field, key in family.fields.items()}
     whole = getattr(config, "masked_head", True)
     architecture = family.architecture if whole else family.headless
+    if getattr(config, "classified", False):
+        architecture = family.architecture.replace("MaskedLM", "SequenceClassification")
     raw |= {"architectures": [architecture], "model_type": config.family}
     eos = list(config.eos_ids)
     raw["eos_token_id"] = eos[0] if len(eos) == 1 else eos or None
@@ -127,10 +129,10 @@ def _read_rope(raw: dict) -> dict:
     local = rules.get("sliding_attention") or {}
     base = rule.pop("rope_theta", raw["rope_theta"])
     kind = rule["rope_type"] = rule.pop("type", None) or rule.get("rope_type", "default")
-    if kind not in _ROPE_TYPES:
-        known = ", ".join(_ROPE_TYPES)
+    if kind not in rope.TYPES:
+        known = ", ".join(rope.TYPES)
         raise UserError(f"config.json: rope_scaling type {kind!r} is not supported; known: {known}")
-    if kind == "llama3":
+    if kind in ("llama3", "yarn"):
         rule.setdefault("original_max_position_embeddings", raw["max_position_embeddings"])
     return {
         "rope_base": float(base),

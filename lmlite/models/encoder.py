@@ -1,6 +1,6 @@
 """A bidirectional encoder: BERT, DistilBERT and RoBERTa.
 
-B batch, T tokens, D width, V vocabulary.
+B batch, T tokens, D width, V vocabulary, C labels.
 
 It has a decoder's methods, and attention within segments alone, so packed rows, probes, adapters
 and cached states work on it unchanged.
@@ -54,6 +54,8 @@ class Encoder(Stack):
                 self.head = Linear(c.vocab_size, True, self.dtype)
         if c.pooler:
             self.pooler = Linear(c.width, True, self.dtype)
+        if c.classified:
+            self.classifier = Linear(len(c.labels), True, self.dtype)
 
     def bottom(self, ids: jax.Array, tokens: Tokens) -> jax.Array:
         """Embeddings entering layer 0: ids int[B, T] -> float32[B, T, D]; all of token type 0."""
@@ -67,12 +69,20 @@ class Encoder(Stack):
         return self.masked(self.final(x), self.embed.attend if self.config.tied else self.head)
 
     def pooled(self, x: jax.Array) -> jax.Array:
-        """tanh(W x + b) of the first token's final state: [..., D] -> float32[..., D]."""
-        return jnp.tanh(self.pooler(self.final(x)))
+        """act(W x + b) of the first token's final state: [..., D] -> float32[..., D]."""
+        kind = self.config.pooler_activation
+        act = jnp.tanh if kind == "tanh" else ACTIVATIONS[kind]
+        return act(self.pooler(self.final(x)))
+
+    def classify(self, x: jax.Array) -> jax.Array:
+        """Scores of the labels from the first token's final state: [..., D] -> float32[..., C]."""
+        return self.classifier(self.pooled(x))
 
     def __call__(self, ids: jax.Array, tokens: Tokens) -> jax.Array:
         """Logits float32[B, T, V] at every position; without a masked head, states [B, T, D]."""
         x = self.trunk(self.bottom(ids, tokens), tokens)[0]
         if self.config.pooler and self.is_initializing():
-            self.pooled(x)  # so that its parameters exist; no logits depend on them
+            (self.classify if self.config.classified else self.pooled)(
+                x
+            )  # so that its parameters exist; no logits depend on them
         return self.readout(x) if self.config.masked_head else self.final(x)

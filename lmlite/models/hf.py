@@ -80,14 +80,15 @@ def tensor_names(config: ModelConfig, paths) -> dict[str, list[str]]:
     """Stored tensor name -> the parameter paths it holds, in the order they are joined."""
     family = FAMILIES[config.family]
     names = weights.group(_table(config), paths)
-    if getattr(config, "masked_head", True):
+    if getattr(config, "masked_head", True) or config.classified:
         return names
     return {name.removeprefix(family.base): paths for name, paths in names.items()}
 
 
 def _table(config) -> dict[str, str]:
     family = FAMILIES[config.family]
-    return dict(family.modules) if config.gated else family.modules | family.ungated
+    table = family.modules if config.gated else family.modules | family.ungated
+    return {**table, **(family.classified if getattr(config, "classified", False) else {})}
 
 
 def _needless(config, names) -> re.Pattern:

@@ -1,6 +1,7 @@
 """A language model: module, parameters, tokenizer, and the method that adapts it, if any.
 
-B batch, T tokens, P prefix tokens, D width, V vocabulary, U read positions, L layers.
+B batch, T tokens, P prefix tokens, D width, V vocabulary, U read positions,
+L layers, C labels.
 """
 
 import contextlib
@@ -149,6 +150,13 @@ def _hidden(network: Network, params, ids, mask):
     return network.apply(params, "final", x)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _classified(network: Network, params, ids, mask):
+    tokens = Tokens.from_mask(mask)
+    x = network.trunk(params, network.bottom(params, ids, tokens), tokens)
+    return network.apply(params, "classify", x[jnp.arange(len(ids)), mask.argmax(1)])
+
+
 @dataclasses.dataclass(frozen=True)
 class LM:
     """What `lmlite.load` returns.
@@ -201,6 +209,15 @@ class LM:
     def hidden(self, token_ids, mask=None) -> jax.Array:
         """Final states, the encoder's where there is one: int, bool[B, T] -> float32[B, T, D]."""
         return _hidden(self.network, self.params, *self._inputs(token_ids, mask))
+
+    def classify(self, token_ids, mask=None) -> jax.Array:
+        """Scores of `config.labels` by a stored head: int, bool[B, T] -> float32[B, C].
+
+        Raises UserError where the model has no such head.
+        """
+        if not getattr(self.config, "classified", False):
+            raise UserError(f"model {self.source!r} has no classification head; tune one")
+        return _classified(self.network, self.params, *self._inputs(token_ids, mask))
 
     def embed(
         self, texts: Sequence[str], pooling: str = "mean", normalize: bool = True

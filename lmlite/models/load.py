@@ -9,7 +9,7 @@ from lmlite.models.build import build
 from lmlite.models.lm import LM
 
 DTYPES = ("float32", "bfloat16", "float16")
-_HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "merges.txt"]
+_HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.txt"]
 
 
 def load(source: str | Path, dtype: str = "float32") -> LM:

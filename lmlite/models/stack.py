@@ -18,7 +18,7 @@ from lmlite.models.attention import Prefix
 from lmlite.models.blocks import Block, Embed, KeyValue, Memory, RelativeBias
 from lmlite.models.config import StackConfig
 from lmlite.models.layers import Norm
-from lmlite.models.rope import Turns, frequencies, turns
+from lmlite.models.rope import Turns, attention_factor, frequencies, turns
 from lmlite.models.tokens import Tokens
 
 
@@ -116,7 +116,8 @@ class Stack(nn.Module):
         c = self.config
         if c.position != "rope":
             return None, None
-        far = turns(tokens.position, frequencies(c.head_size, c.rope_base, c.rope_scaling))
+        freq = frequencies(c.head_size, c.rope_base, c.rope_scaling)
+        far = turns(tokens.position, freq, attention_factor(c.rope_scaling))
         if not c.local_rope_base:
             return far, far
         return far, turns(tokens.position, frequencies(c.head_size, c.local_rope_base))

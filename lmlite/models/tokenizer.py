@@ -100,17 +100,18 @@ class Tokenizer:
 def from_dir(directory: Path) -> Tokenizer | None:
     """The tokenizer of a Hugging Face directory, or None where it has none.
 
-    Reads tokenizer.json, or GPT-2's vocab.json and merges.txt.
+    Reads tokenizer.json or, of older models, GPT-2's and RoBERTa's vocab.json and merges.txt or
+    BERT's vocab.txt.
     Raises UserError for a damaged file.
     """
     directory = Path(directory)
-    backend = _backend(directory)
-    if backend is None:
-        return None
     config = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):  # the latter has precedence
         if (directory / file).exists():
             config |= read_json(directory / file)
+    backend = _backend(directory, config)
+    if backend is None:
+        return None
     if isinstance(config.get("chat_template"), list):
         named = {one["name"]: one["template"] for one in config["chat_template"]}
         config["chat_template"] = named.get("default")
@@ -127,7 +128,7 @@ def byte_level(vocab: dict[str, int], merges: list[tuple[str, str]], **model):
     return backend
 
 
-def _backend(directory: Path) -> tokenizers.Tokenizer | None:
+def _backend(directory: Path, config: dict) -> tokenizers.Tokenizer | None:
     path = directory / "tokenizer.json"
     try:
         if path.exists():
@@ -137,14 +138,48 @@ def _backend(directory: Path) -> tokenizers.Tokenizer | None:
             vocab = read_json(directory / "vocab.json")
             lines = path.read_text(encoding="utf-8").split("\n")
             merges = [tuple(line.split(" ")) for line in lines if line and line[:9] != "#version:"]
-            backend = byte_level(vocab, merges)
-            backend.add_special_tokens([t for t in ("<|endoftext|>",) if t in vocab])
-            return backend
+            return _of_merges(vocab, merges)
+        path = directory / "vocab.txt"
+        if path.exists():
+            return _of_pieces(path.read_text(encoding="utf-8").splitlines(), config)
     except UserError:
         raise
     except Exception as e:  # `tokenizers` raises bare Exception
         raise UserError(f"{path} is not a tokenizer ({e})") from e
     return None
+
+
+def _of_merges(vocab: dict[str, int], merges) -> tokenizers.Tokenizer:
+    """GPT-2's tokenizer, or RoBERTa's and BART's, which puts <s> and </s> around a text."""
+    backend = byte_level(vocab, merges)
+    if not {"<s>", "</s>", "<mask>"} <= vocab.keys():
+        backend.add_special_tokens([t for t in ("<|endoftext|>",) if t in vocab])
+        return backend
+    mask = tokenizers.AddedToken("<mask>", lstrip=True)
+    backend.add_special_tokens([t for t in ("<s>", "<pad>", "</s>", "<unk>") if t in vocab])
+    backend.add_special_tokens([mask])
+    ends = [(token, vocab[token]) for token in ("</s>", "<s>")]
+    backend.post_processor = tokenizers.processors.RobertaProcessing(*ends, add_prefix_space=False)
+    return backend
+
+
+def _of_pieces(pieces: list[str], config: dict) -> tokenizers.Tokenizer:
+    """BERT's WordPiece (Devlin et al. 2018); lower case unless tokenizer_config.json says no."""
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token="[UNK]"))
+    backend.normalizer = tokenizers.normalizers.BertNormalizer(
+        lowercase=config.get("do_lower_case", True),
+        strip_accents=config.get("strip_accents"),
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    backend.decoder = tokenizers.decoders.WordPiece()
+    special = [t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if t in vocab]
+    backend.add_special_tokens(special)
+    backend.post_processor = tokenizers.processors.BertProcessing(
+        *((token, vocab[token]) for token in ("[SEP]", "[CLS]"))
+    )
+    return backend
 
 
 @functools.lru_cache

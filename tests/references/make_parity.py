@@ -16,11 +16,11 @@ import transformers as hf
 from safetensors import safe_open
 
 sys.path.append(str(Path(__file__).parents[1]))
-from parity import IDS, REFERENCES, TARGET_IDS, write  # noqa: E402
+from parity import IDS, NEW_TOKENS, PROMPT, REFERENCES, TARGET_IDS, write  # noqa: E402
 
 SIZES = dict(
     vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-    num_attention_heads=4, max_position_embeddings=64,
+    num_attention_heads=4, max_position_embeddings=80,
 )  # fmt: skip
 GROUPED = SIZES | dict(num_key_value_heads=2, head_dim=16)
 LLAMA3 = dict(
@@ -31,16 +31,17 @@ LOCAL_AND_GLOBAL = dict(
     full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1e6),
     sliding_attention=dict(rope_type="default", rope_theta=1e4),
 )
+YARN = dict(rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=16)
 T5 = dict(
     vocab_size=40, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_decoder_layers=3, num_heads=4,
     relative_attention_num_buckets=16, relative_attention_max_distance=30,
 )  # fmt: skip
 BART = dict(
     vocab_size=40, d_model=32, encoder_layers=2, decoder_layers=3, encoder_attention_heads=4,
-    decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=40, max_position_embeddings=64,
+    decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=40, max_position_embeddings=80,
 )  # fmt: skip
 GPT2 = dict(
-    vocab_size=40, n_embd=32, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0
+    vocab_size=40, n_embd=32, n_head=4, n_positions=80, bos_token_id=0, eos_token_id=0
 )  # fmt: skip
 DISTILBERT = dict(
     vocab_size=40, dim=32, n_heads=4, hidden_dim=48, max_position_embeddings=64
@@ -59,6 +60,7 @@ CASES = {
             rope_parameters=LLAMA3,
         ),
     ),
+    "llama_yarn": (hf.LlamaForCausalLM, hf.LlamaConfig(**GROUPED, rope_parameters=YARN)),
     "mistral": (hf.MistralForCausalLM, hf.MistralConfig(**GROUPED, sliding_window=6)),
     "qwen2": (
         hf.Qwen2ForCausalLM,
@@ -98,10 +100,17 @@ CASES = {
     "bert": (hf.BertForMaskedLM, hf.BertConfig(**SIZES)),
     "bert_pretraining": (hf.BertForPreTraining, hf.BertConfig(**SIZES)),
     "bert_untied": (hf.BertForMaskedLM, hf.BertConfig(**SIZES, tie_word_embeddings=False)),
+    "bert_classifier": (hf.BertForSequenceClassification, hf.BertConfig(**SIZES, num_labels=3)),
     "bert_headless": (hf.BertModel, hf.BertConfig(**SIZES)),
     "roberta": (hf.RobertaForMaskedLM, hf.RobertaConfig(**SIZES)),
+    "roberta_classifier": (hf.RobertaForSequenceClassification, hf.RobertaConfig(**SIZES)),
+    "xlm_roberta": (hf.XLMRobertaForMaskedLM, hf.XLMRobertaConfig(**SIZES)),
     "roberta_headless": (hf.RobertaModel, hf.RobertaConfig(**SIZES, pad_token_id=2)),
     "distilbert": (hf.DistilBertForMaskedLM, hf.DistilBertConfig(**DISTILBERT, n_layers=3)),
+    "distilbert_classifier": (
+        hf.DistilBertForSequenceClassification,
+        hf.DistilBertConfig(**DISTILBERT, n_layers=1),
+    ),
     "distilbert_headless": (hf.DistilBertModel, hf.DistilBertConfig(**DISTILBERT, n_layers=1)),
     "t5": (hf.T5ForConditionalGeneration, hf.T5Config(**T5)),
     "t5_v1_1": (
@@ -131,11 +140,29 @@ def results(model) -> dict[str, np.ndarray]:
         inputs["decoder_input_ids"] = torch.from_numpy(TARGET_IDS)
     with torch.no_grad():
         out = model(**inputs)
+    if model.config.architectures[0].endswith("SequenceClassification"):
+        return {"classes": out["logits"].numpy()}
     names = {
         "logits": "logits", "prediction_logits": "logits", "pooler_output": "pooled",
         "encoder_last_hidden_state": "hidden", "last_hidden_state": "hidden",
     }  # fmt: skip
-    return {ours: out[name].numpy() for name, ours in names.items() if out.get(name) is not None}
+    found = {ours: out[name].numpy() for name, ours in names.items() if out.get(name) is not None}
+    if model.can_generate() and "MaskedLM" not in model.config.architectures[0]:
+        found["generated"] = generated(model)
+    return found
+
+
+def generated(model) -> np.ndarray:
+    """NEW_TOKENS ids after PROMPT, greedy, with no id that ends a text."""
+    model.generation_config.eos_token_id = None
+    model.generation_config.forced_eos_token_id = None
+    if model.config.is_encoder_decoder:
+        start = getattr(model.config, "decoder_start_token_id", None)
+        model.generation_config.decoder_start_token_id = 0 if start is None else start
+    settings = dict(max_new_tokens=NEW_TOKENS, do_sample=False, use_cache=False)
+    with torch.no_grad():
+        ids = model.generate(torch.from_numpy(PROMPT), **settings)
+    return ids[0, -NEW_TOKENS:].numpy()
 
 
 def main() -> None:

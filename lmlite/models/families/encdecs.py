@@ -1,5 +1,6 @@
 """Encoder-decoders: T5 (v1.0, and v1.1 with Flan) and BART."""
 
+from lmlite.errors import UserError
 from lmlite.models.config import EncDecConfig
 from lmlite.models.families.family import Family
 
@@ -141,6 +142,8 @@ def _t5_words(config: EncDecConfig) -> dict:
 
 
 def _derive_bart(raw: dict) -> dict:
+    if not raw["tie_word_embeddings"]:  # its encoder and decoder then have tables of their own
+        raise UserError("config.json: tie_word_embeddings=False is not supported for bart models")
     return {"embed_scale": raw["d_model"] ** 0.5 if raw["scale_embedding"] else 1.0}
 
 

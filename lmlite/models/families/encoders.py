@@ -1,4 +1,6 @@
-"""Encoders: BERT, RoBERTa and DistilBERT."""
+"""Encoders: BERT, RoBERTa (XLM-RoBERTa too) and DistilBERT."""
+
+import dataclasses
 
 from lmlite.models.config import EncoderConfig
 from lmlite.models.families.family import Family
@@ -83,20 +85,36 @@ _DISTILBERT_MODULES = {
     "masked/norm": "vocab_layer_norm",
     "masked/bias": "vocab_projector.bias",
     "head": "vocab_projector",
+    "pooler": "pre_classifier",
+    "classifier": "classifier",
 }
 
 
-def _roberta_positions(raw: dict) -> dict[str, int]:
+def _labels(raw: dict) -> dict[str, tuple[str, ...]]:
+    names = raw.get("id2label") or {i: f"LABEL_{i}" for i in range(raw.get("num_labels") or 2)}
+    return {"labels": tuple(names[key] for key in sorted(names, key=int))}
+
+
+def _label_words(config: EncoderConfig) -> dict[str, dict]:
+    return {
+        "id2label": {str(i): name for i, name in enumerate(config.labels)},
+        "label2id": {name: i for i, name in enumerate(config.labels)},
+    }
+
+
+def _roberta_positions(raw: dict) -> dict:
     """The rows of its table up to that of the padding token are not used."""
     offset = raw["pad_token_id"] + 1
-    return {
+    return _labels(raw) | {
         "position_offset": offset,
         "max_positions": raw["max_position_embeddings"] - offset,
     }
 
 
-def _roberta_rows(config: EncoderConfig) -> dict[str, int]:
-    return {"max_position_embeddings": config.max_positions + config.position_offset}
+def _roberta_rows(config: EncoderConfig) -> dict:
+    return _label_words(config) | {
+        "max_position_embeddings": config.max_positions + config.position_offset
+    }
 
 
 ENCODERS = {
@@ -107,16 +125,20 @@ ENCODERS = {
         config=EncoderConfig,
         defaults=_BERT_DEFAULTS,
         fields=_BERT_FIELDS,
+        derive=_labels,
+        words=_label_words,
         modules=_bert_modules("bert")
         | {
             "masked/dense": "cls.predictions.transform.dense",
             "masked/norm": "cls.predictions.transform.LayerNorm",
             "masked/bias": "cls.predictions.bias",
             "head": "cls.predictions.decoder",
+            "classifier": "classifier",
         },
         presence={
             "cls.predictions.transform.dense.weight": {"masked_head": True},
             "pooler.dense.weight": {"pooler": True},
+            "classifier.weight": {"classified": True},
         },
         unused=r"cls\.seq_relationship\..*|embeddings\.position_ids",
     ),
@@ -136,9 +158,11 @@ ENCODERS = {
             "masked/bias": "lm_head.bias",
             "head": "lm_head.decoder",
         },
+        classified={"pooler": "classifier.dense", "classifier": "classifier.out_proj"},
         presence={
             "lm_head.dense.weight": {"masked_head": True},
             "pooler.dense.weight": {"pooler": True},
+            "classifier.out_proj.weight": {"classified": True, "pooler": True},
         },
         unused=r"embeddings\.position_ids",
     ),
@@ -149,7 +173,16 @@ ENCODERS = {
         config=EncoderConfig,
         defaults=_DISTILBERT_DEFAULTS,
         fields=_DISTILBERT_FIELDS,
+        fixed={"pooler_activation": "relu"},
+        derive=_labels,
+        words=_label_words,
         modules=_DISTILBERT_MODULES,
-        presence={"vocab_transform.weight": {"masked_head": True}},
+        presence={
+            "vocab_transform.weight": {"masked_head": True},
+            "classifier.weight": {"classified": True, "pooler": True},
+        },
     ),
 }
+ENCODERS["xlm-roberta"] = dataclasses.replace(
+    ENCODERS["roberta"], architecture="XLMRobertaForMaskedLM", headless="XLMRobertaModel"
+)

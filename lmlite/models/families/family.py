@@ -27,7 +27,8 @@ class Family:
     several keys tell together, of config.json with its defaults; words: keys that a config's
     `fields` do not give, or not so.
     modules: parameter module, or single parameter, -> stored name, as in weights.py; ungated: those
-    that differ where the MLP has no gate; input_first: kernels are stored [in, out].
+    that differ where the MLP has no gate; classified: where there is a classifier of texts;
+    input_first: kernels are stored [in, out].
     presence: stored tensor, without the names of the modules around it, -> the fields that its
     presence sets. unused: regex of such names that are not read.
     local: the layers that `sliding_window` holds for, where `layer_types` is not given.
@@ -45,6 +46,7 @@ class Family:
     words: Callable[[ModelConfig], dict] = _nothing
     ungated: Mapping[str, str] = field(default_factory=dict)
     input_first: bool = False
+    classified: Mapping[str, str] = field(default_factory=dict)
     presence: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     unused: str = ""
     local: Callable[[dict], list[int]] = _no_layers
