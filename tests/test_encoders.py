@@ -144,8 +144,8 @@ def test_other_names_and_copies_mean_the_same(tmp_path, case, rename, extra):
 def test_roberta_has_the_positions_its_table_leaves(tmp_path):
     lm = renamed(tmp_path, "roberta", lambda name: name)
     assert (lm.config.position_offset, lm.config.max_positions) == (2, 78)
-    with pytest.raises(UserError, match="token_ids has 63 positions, the model's context is 62"):
-        lm.hidden(np.ones((1, 63)))
+    with pytest.raises(UserError, match="token_ids has 79 positions, the model's context is 78"):
+        lm.hidden(np.ones((1, 79)))
 
 
 def task(n=60):
