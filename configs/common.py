@@ -112,16 +112,6 @@ def lora_plus(targets: str, ratio: float = 16.0) -> ConfigDict:
     return arm
 
 
-def layerwise(learning_rate: float, decay: float, layers: int) -> ConfigDict:
-    """Full tuning, each block `decay` times as fast as the one above; for `layers` blocks."""
-    names = ["bottom", *(f"layer_{i}" for i in range(layers)), "top"]
-    rates = [learning_rate * decay**i for i in reversed(range(len(names)))]
-    arm = tuned("layerwise", learning_rate)
-    pairs = zip(names, rates, strict=True)
-    arm.optim.groups = tuple((name, ("learning_rate", rate)) for name, rate in pairs)
-    return arm
-
-
 def prompt(method: str, learning_rate: float, **hyper) -> ConfigDict:
     """A method of twenty virtual tokens."""
     return tuned(method, learning_rate, epochs=8, length=20, **hyper)
@@ -139,7 +129,8 @@ def methods() -> dict[str, ConfigDict]:
         "bias": tuned("bias", 1e-3),
         "last-2-layers": tuned("last_layers", 1e-4, epochs=8, layers=2),
         "first-layer": tuned("layers", 1e-4, layers=(0,)),
-        "layerwise-decay": layerwise(5e-5, decay=0.9, layers=30),
+        "layerwise-decay": tuned("layerwise", 5e-5, decay=0.9),
+        "gradual-unfreezing": tuned("gradual_unfreezing", 5e-5, until=0.5),
         "l2-sp": tuned("l2_sp", 2e-5, strength=0.01),
         "magnitude-mask": tuned(
             "sparse_mask", 1e-3, targets=linear, fraction=0.005, choose="magnitude"

@@ -54,7 +54,8 @@ class Optimizer:
     """AdamW over labelled groups.
 
     steps: optimizer updates in all. labels: (path, label) of every trainable leaf.
-    groups: (label, (field, value), ...) that replace `learning_rate` or `weight_decay` for a label.
+    groups: (label, (field, value), ...) that replace `learning_rate` or `weight_decay` for a label,
+    multiply the rate by a `factor`, or make it 0 for the first fraction `starts` of the updates.
     head_learning_rate: of the leaves labelled `tree.HEAD`, which start at nothing.
     warmup: fraction of the steps. clip_norm: global norm over the trainable leaves, 0 for none.
     accumulate: batches averaged before an update. beta2: Adam's.
@@ -93,11 +94,12 @@ class Optimizer:
         """The optax transformation, to be used on the trainable tree alone; raises as `rates`."""
         return self.rule.build(self.rates())
 
-    def _rates(self, learning_rate=None, weight_decay=None) -> Rates:
+    def _rates(self, learning_rate=None, weight_decay=None, factor=1.0, starts=0.0) -> Rates:
         rate = self.learning_rate if learning_rate is None else learning_rate
         decay = self.weight_decay if weight_decay is None else weight_decay
-        table = np.asarray(self._schedule(rate)(np.arange(self.steps)), np.float32)
-        return Rates(np.broadcast_to(table, self.steps), np.float32(decay))
+        table = np.asarray(self._schedule(rate * factor)(np.arange(self.steps)), np.float32)
+        waiting = np.arange(self.steps) < starts * self.steps
+        return Rates(np.where(waiting, np.float32(0.0), table), np.float32(decay))
 
     def _schedule(self, rate: float) -> optax.Schedule:
         warmup = round(self.warmup * self.steps)

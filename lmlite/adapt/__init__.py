@@ -12,9 +12,17 @@ from lmlite.adapt.p_tuning import PTuning
 from lmlite.adapt.penalty import L2SP
 from lmlite.adapt.pissa import PiSSA
 from lmlite.adapt.prefix import EncodedPrefix, PrefixTuning
-from lmlite.adapt.probe import LinearProbe, attach_headed
+from lmlite.adapt.probe import LinearProbe, attach_headed, randomly_headed
 from lmlite.adapt.prompt import PromptTuning
-from lmlite.adapt.select import Bias, Full, LastLayers, Layers, Layerwise, Norms
+from lmlite.adapt.select import (
+    Bias,
+    Full,
+    GradualUnfreezing,
+    LastLayers,
+    Layers,
+    Layerwise,
+    Norms,
+)
 from lmlite.adapt.vera import VeRA
 
 METHODS: dict[str, type[Method]] = {
@@ -22,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "last_layers": LastLayers,
     "layers": Layers,
     "layerwise": Layerwise,
+    "gradual_unfreezing": GradualUnfreezing,
     "norms": Norms,
     "bias": Bias,
     "linear_probe": LinearProbe,
@@ -41,4 +50,4 @@ METHODS: dict[str, type[Method]] = {
     "l2_sp": L2SP,
 }
 
-__all__ = ["METHODS", "Adaptation", "Method", "attach", "attach_headed", "join"]
+__all__ = ["METHODS", "Adaptation", "Method", "attach", "attach_headed", "join", "randomly_headed"]

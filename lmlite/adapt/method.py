@@ -43,6 +43,10 @@ class Method:
         """Ordered (regex, label) partition rules; 'frozen' does not train."""
         raise NotImplementedError
 
+    def groups(self, lm: LM) -> tuple:
+        """What the labels learn by that is not the same for all: `Optimizer.groups` for lm."""
+        return ()
+
     def hooks(self) -> tuple[Hook, ...]:
         """Interceptors that add the method's computation to the base modules."""
         return ()

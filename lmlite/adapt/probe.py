@@ -46,3 +46,13 @@ def attach_headed(
     headed, labels = attach(LinearProbe(), lm, key, classes)
     adapted, own = attach(method, headed, key, classes, squares)
     return adapted, own | {path: tree.HEAD for path, name in labels.items() if name != tree.FROZEN}
+
+
+def randomly_headed(lm: LM, key: jax.Array, classes: int) -> LM:
+    """The model under an untrained head that tells its states apart, where one of zeros would not:
+    for gradients before any training.
+    """
+    headed, _ = attach(LinearProbe(), lm, key, classes)
+    kernel = jax.random.normal(key, (lm.config.width, classes)) * lm.config.width**-0.5
+    probe = headed.params["probe"] | {"kernel": kernel}
+    return dataclasses.replace(headed, params=headed.params | {"probe": probe})

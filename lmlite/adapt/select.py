@@ -39,16 +39,65 @@ class Layers(Method):
         return (*((rf"layers_{i}/.*", f"layer_{i}") for i in self.layers), (".*", tree.FROZEN))
 
 
-@dataclasses.dataclass(frozen=True)
-class Layerwise(Method):
-    """Every parameter trains; labels bottom (embeddings), layer_0, ... and top (norm and head).
-
-    With a learning rate a label: layer-wise decay (Howard & Ruder 2018, arXiv:1801.06146).
-    """
+class _ByDepth(Method):
+    """Every parameter trains, under the label of its depth: see `_depths`."""
 
     def rules(self, lm):
-        blocks = ((rf"layers_{i}/.*", f"layer_{i}") for i in range(lm.config.layers))
-        return (("(embed|positions)/.*", "bottom"), *blocks, (".*", "top"))
+        rules = [("(embed|embed_norm|positions|types|relative)/.*", "bottom")]
+        if lm.config.cross:
+            rules += _blocks("encoder/layers", "encoder", lm.config.encoder_layers)
+            rules += [("encoder/.*", "bottom")]
+        return (*rules, *_blocks("layers", "layer", lm.config.layers), (".*", "top"))
+
+
+def _blocks(path: str, label: str, count: int) -> list[tuple[str, str]]:
+    return [(rf"{path}_{i}/.*", f"{label}_{i}") for i in range(count)]
+
+
+def _depths(lm) -> list[str]:
+    """The labels from the bottom (tables) through the blocks, an encoder's first, to the top."""
+    encoder = [f"encoder_{i}" for i in range(lm.config.encoder_layers)] if lm.config.cross else []
+    return ["bottom", *encoder, *(f"layer_{i}" for i in range(lm.config.layers)), "top"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layerwise(_ByDepth):
+    """All trains, each depth `decay` times as fast as the one above.
+
+    Discriminative fine-tuning: Howard & Ruder 2018, arXiv:1801.06146, section 3.2 (decay 1/2.6).
+    """
+
+    decay: float = 0.9
+
+    def __post_init__(self):
+        if not 0 < self.decay <= 1:
+            raise UserError(f"decay={self.decay} must be above 0, at most 1")
+
+    def groups(self, lm):
+        depths = reversed(_depths(lm))
+        return tuple((label, ("factor", self.decay**i)) for i, label in enumerate(depths))
+
+
+@dataclasses.dataclass(frozen=True)
+class GradualUnfreezing(_ByDepth):
+    """All trains in the end; the top block and what is above it at once, each block below later.
+
+    Howard & Ruder 2018, arXiv:1801.06146, section 3.3. There a block is added every epoch; a deep
+    model has more blocks than a small data set needs epochs, so here they are added evenly, the
+    tables last, over the fraction `until` of the updates. Adam's moments see gradients from the
+    start, so that a block's first steps are no larger than its later ones.
+    """
+
+    until: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.until <= 1:
+            raise UserError(f"until={self.until} must be between 0 and 1")
+
+    def groups(self, lm):
+        below = _depths(lm)[-2::-1]  # from the top block down
+        each = self.until / (len(below) - 1)
+        return tuple((label, ("starts", i * each)) for i, label in enumerate(below))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,7 +70,7 @@ def _ready(job: Fit, lm: LM, task: Task, data: Labelled, meter: Meter) -> _Ready
     arm, seed, log = job
     try:
         start = arm.start(lm, task, data, seed, meter)
-        return _Ready(start, Run(*start, arm.settings, seed, meter, log.states))
+        return _Ready(start, Run(*start, seed, meter, log.states))
     except UserError as error:
         return error
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import ClassVar, NamedTuple
 
 from lmlite import tree
-from lmlite.adapt import Adaptation, Method, attach, attach_headed
+from lmlite.adapt import Adaptation, Method, attach, attach_headed, randomly_headed
 from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ChoicePredictor, encode_examples, scored_items, training_items
 from lmlite.arms.fisher import squared_gradients
@@ -25,6 +25,7 @@ class Start(NamedTuple):
     items: list[Item]
     dev: list[Item]
     dev_targets: list[int | str]
+    settings: Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Tuned:
         """Trains and returns the zero-shot predictor of the tuned model."""
         began, meter = time.perf_counter(), Meter()
         start = self.start(lm, task, data, seed, meter)
-        result = fit(*start, self.settings, seed, meter, log.directory, log.scalars, log.states)
+        result = fit(*start, seed, meter, log.directory, log.scalars, log.states)
         seconds = time.perf_counter() - began - meter.compile_seconds
         cost = Cost(
             examples=len(data.all),
@@ -63,16 +64,21 @@ class Tuned:
     def start(self, lm: LM, task: Task, data: Labelled, seed: int, meter: Meter) -> Start:
         """The adapted model and the examples as items."""
         encoded, targets = encode_examples(lm, task, data.train), [e.target for e in data.train]
+        bare = self.method.head is None and not lm.config.causal
+        classes = len(task.choices)
 
         def squares(paths):
-            return squared_gradients(lm, training_items(lm, encoded, targets), meter, paths)
+            graded = randomly_headed(lm, stream(seed, "fisher"), classes) if bare else lm
+            return squared_gradients(graded, training_items(graded, encoded, targets), meter, paths)
 
-        bare = self.method.head is None and not lm.config.causal
         join = attach_headed if bare else attach
-        adapted, labels = join(self.method, lm, stream(seed, "init"), len(task.choices), squares)
+        adapted, labels = join(self.method, lm, stream(seed, "init"), classes, squares)
         items = training_items(adapted, encoded, targets)
         dev = scored_items(adapted, encode_examples(lm, task, data.dev))
-        return Start(adapted, labels, items, dev, [e.target for e in data.dev])
+        optim = self.settings.optim
+        groups = (*self.method.groups(lm), *optim.get("groups", ()))
+        settings = dataclasses.replace(self.settings, optim={**optim, "groups": groups})
+        return Start(adapted, labels, items, dev, [e.target for e in data.dev], settings)
 
     def size(self, start: Start, result: Trained) -> dict[str, int]:
         """The sizes among the fields of `Cost`."""
