@@ -81,8 +81,25 @@ def train(epochs: int, batch_size: int = 8, patience: int = 2) -> ConfigDict:
     """Training length; patience counts epochs without a better development loss, 0 for none.
 
     remat: 'block' recomputes the activations of each block in the backward pass, 'none' keeps them.
+    focal_gamma: above 0 for the focal loss.
     """
-    return ConfigDict(dict(epochs=epochs, batch_size=batch_size, patience=patience, remat="none"))
+    fields = dict(epochs=epochs, batch_size=batch_size, patience=patience)
+    return ConfigDict(dict(**fields, remat="none", focal_gamma=0.0))
+
+
+def data() -> ConfigDict:
+    """What happens to the training examples: see `lmlite.arms.examples.Handling`."""
+    return ConfigDict(
+        dict(
+            class_weights="",
+            sampling="",
+            label_smoothing=0.0,
+            copies=0,
+            token_dropout=0.0,
+            token_swap=0.0,
+            rewrite="",
+        )
+    )
 
 
 def in_context(shots: int) -> ConfigDict:
@@ -94,7 +111,7 @@ def tuned(
     method: str, learning_rate: float, epochs: int = 4, patience: int = 2, **hyper
 ) -> ConfigDict:
     """A tuning method with its hyperparameters."""
-    settings = dict(train=train(epochs, patience=patience), optim=optim(learning_rate))
+    settings = dict(train=train(epochs, patience=patience), optim=optim(learning_rate), data=data())
     return ConfigDict(dict(kind="tuned", method=method, **hyper, **settings))
 
 

@@ -125,9 +125,9 @@ class _Together:
         metrics = []
         for i, batch in enumerate(self.epochs.batches(epoch), epoch * first.steps_per_epoch):
             train, opt, values = joint_step(
-                self.meter, self.trained_network, first.optimizer.rule, first.start_layer, train,
-                opt, self.constants, self.shared, batch, self._known(batch.origin),
-                jnp.stack([run.key(i) for run in self.runs]),
+                self.meter, self.trained_network, first.optimizer.rule, first.start_layer,
+                first.gamma, train, opt, self.constants, self.shared, batch,
+                self._known(batch.origin), jnp.stack([run.key(i) for run in self.runs]),
             )  # fmt: skip
             metrics.append({name: np.asarray(value) for name, value in values.items()})
         told = [
@@ -168,13 +168,13 @@ def _whole(shared, constants: Constants, train) -> dict:
     return tree.merge(shared, constants.own, train, tree.unflatten(scaled))
 
 
-def _step(network, rule, start, train, opt, constants, shared, batch, states, keys):
+def _step(network, rule, start, gamma, train, opt, constants, shared, batch, states, keys):
     """One batch of every arm: (train, opt, metrics), all [A, ...]."""
 
     def one(train, opt, constants, batch, states, key):
         def value(train):
             params = _whole(shared, constants, train)
-            return objective(network, start, params, batch, states, key)
+            return objective(network, start, gamma, params, batch, states, key)
 
         return update(rule, constants.rates, value, train, opt)
 
@@ -191,5 +191,5 @@ def _logprobs(network, start, train, constants, shared, batch, known):
     return jax.vmap(one)(train, constants, known)
 
 
-joint_step = Program(_step, static=3, donate=(3, 4))
+joint_step = Program(_step, static=4, donate=(4, 5))
 _joint_logprobs = Program(_logprobs, static=2)

@@ -26,7 +26,8 @@ State = dict[str, Any]
 class Settings:
     """epochs; batch_size in examples; patience: epochs without a better development loss before the
     stop, 0 for none; optim: the fields of `Optimizer` other than steps and labels; remat: 'block'
-    keeps one activation a block for the backward pass and recomputes the others, 'none' keeps all.
+    keeps one activation a block for the backward pass and recomputes the others, 'none' keeps all;
+    focal_gamma: of the focal loss, 0 for none.
     """
 
     epochs: int
@@ -34,6 +35,7 @@ class Settings:
     patience: int
     optim: Mapping[str, Any]
     remat: str = "none"
+    focal_gamma: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Run:
         if not items:
             raise UserError("there are no training examples; raise the number of labelled examples")
         self.lm, self.items, self.dev, self.dev_targets = lm, items, dev, dev_targets
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.gamma = settings, seed, float(settings.focal_gamma)
         self.network = trained_network(lm.network, settings.remat)
         self.train, self.frozen = tree.split(lm.params, labels)
         cut = first_trained_layer(labels, lm.config.layers)

@@ -28,16 +28,22 @@ def trained_network(network: Network, remat: str) -> Network:
     return checkpointed(network) if remat == "block" else network
 
 
-def loss(logprobs: jax.Array, weights: jax.Array) -> jax.Array:
-    """Mean negative log-likelihood of the labelled tokens: [U, M], [U, M] -> scalar."""
-    return -jnp.sum(logprobs * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+def loss(logprobs: jax.Array, weights: jax.Array, gamma: float = 0.0) -> jax.Array:
+    """Weighted mean negative log-likelihood of the labelled tokens: [U, M], [U, M] -> scalar.
+
+    gamma > 0: the focal loss, -(1 - p)^gamma log p (Lin et al. 2017, arXiv:1708.02002, equation 4).
+    """
+    if gamma:
+        logprobs = logprobs * (1.0 - jnp.minimum(jnp.exp(logprobs), 1.0 - 1e-6)) ** gamma
+    total = jnp.sum(weights)
+    return -jnp.sum(logprobs * weights) / jnp.where(total > 0, total, 1.0)
 
 
-def objective(network: Network, start: int, params, batch, states, key) -> jax.Array:
+def objective(network: Network, start: int, gamma: float, params, batch, states, key) -> jax.Array:
     """The loss of a batch and what the method adds to it; states, start: see `batch_logprobs`."""
     rngs = {"dropout": key}
     logprobs = batch_logprobs(network, start, params, batch, states=states, rngs=rngs)
-    value = loss(logprobs, batch.weights)
+    value = loss(logprobs, batch.weights, gamma)
     return value + network.penalty(params) if network.penalty else value
 
 
@@ -52,13 +58,13 @@ def update(rule: Rule, rates, value_of, train, opt):
     return optax.apply_updates(train, updates), opt, metrics
 
 
-def step(network, rule, start, train, opt, rates, frozen, batch, states, key):
+def step(network, rule, start, gamma, train, opt, rates, frozen, batch, states, key):
     """One batch of one run: (train, opt, metrics)."""
 
     def value(train):
-        return objective(network, start, tree.merge(frozen, train), batch, states, key)
+        return objective(network, start, gamma, tree.merge(frozen, train), batch, states, key)
 
     return update(rule, rates, value, train, opt)
 
 
-train_step = Program(step, static=3, donate=(3, 4))
+train_step = Program(step, static=4, donate=(4, 5))

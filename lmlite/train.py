@@ -79,8 +79,9 @@ class _Fit:
         batches = self.epochs.batches(int(state["epoch"]))
         for i, batch in enumerate(batches, start=run.steps_at(state)):
             train, opt, values = train_step(
-                meter, run.network, run.optimizer.rule, run.start_layer, train, opt, run.rates,
-                run.frozen, batch, None if known is None else known[batch.origin], run.key(i),
+                meter, run.network, run.optimizer.rule, run.start_layer, run.gamma, train, opt,
+                run.rates, run.frozen, batch, None if known is None else known[batch.origin],
+                run.key(i),
             )  # fmt: skip
             metrics.append(run.checked(values, i))
         begin = sum(len(item.ids) for item in run.items)

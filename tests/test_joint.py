@@ -177,7 +177,7 @@ def compiled(lm, task, data):
 def test_base_weights_are_not_copied_an_arm(compiled):
     """No array holds an MLP's kernel [48, 80] once an arm: its product has the rows of all arms."""
     text, args, _ = compiled[0]
-    rows = args[7].ids.size
+    rows = args[8].ids.size
     assert "f32[48,80]" in text and "f32[80,48]" in text
     assert "f32[2,48,80]" not in text and "f32[2,80,48]" not in text
     assert f"f32[{rows},80]" in text

@@ -149,8 +149,8 @@ def step_flops(lm, method, metrics):
 
     opt, rates = optimizer.build().init(moving), optimizer.rates()
     key = stream(0, "dropout")
-    args = adapted.network, optimizer.rule, 0, moving, opt, rates, frozen, batch, None, key
-    return Program(told, static=3).compile(Meter(), *args)[1], opt, moving
+    args = adapted.network, optimizer.rule, 0, 0.0, moving, opt, rates, frozen, batch, None, key
+    return Program(told, static=4).compile(Meter(), *args)[1], opt, moving
 
 
 @pytest.mark.parametrize("method", CHOSEN)
@@ -175,8 +175,8 @@ def remat_step(lm, method, remat, **hyper):
     optimizer = Optimizer(steps=4, labels=pairs, learning_rate=1e-3)
     (batch,) = pack(items(16), 64, 8)
     network = trained_network(adapted.network, remat)
-    program = Program(step, static=3)
-    args = network, optimizer.rule, 0, moving, optimizer.build().init(moving)
+    program = Program(step, static=4)
+    args = network, optimizer.rule, 0, 0.0, moving, optimizer.build().init(moving)
     args += optimizer.rates(), frozen, batch, None, stream(0, "dropout")
     return program.compile(Meter(), *args)[0], program(Meter(), *args)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from lmlite.adapt import METHODS
 from lmlite.arms.arm import Arm, Cost, Labelled, Log, Predictor
+from lmlite.arms.examples import Handling
 from lmlite.arms.in_context import InContext
 from lmlite.arms.together import Fit, fit_together
 from lmlite.arms.tuned import Tuned
@@ -20,8 +21,9 @@ def _in_context(spec: Mapping[str, Any]) -> Arm:
 def _tuned(spec: Mapping[str, Any]) -> Arm:
     if spec["method"] not in METHODS:
         raise UserError(_unknown("method", spec["method"], METHODS))
-    method = METHODS[spec["method"]](**_fields(spec, "kind", "method", "train", "optim"))
-    return Tuned(method, Settings(optim=dict(spec["optim"]), **spec["train"]))
+    method = METHODS[spec["method"]](**_fields(spec, "kind", "method", "train", "optim", "data"))
+    settings = Settings(optim=dict(spec["optim"]), **spec["train"])
+    return Tuned(method, settings, Handling(**spec.get("data", {})))
 
 
 KINDS = {"in_context": _in_context, "tuned": _tuned}

@@ -9,6 +9,7 @@ from lmlite import tree
 from lmlite.adapt import Adaptation, Method, attach, attach_headed, randomly_headed
 from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ChoicePredictor, encode_examples, scored_items, training_items
+from lmlite.arms.examples import Handling
 from lmlite.arms.fisher import squared_gradients
 from lmlite.data.pack import Item
 from lmlite.data.tasks import Task
@@ -30,11 +31,12 @@ class Start(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """A method of `lmlite.adapt.METHODS` with its training settings."""
+    """A method of `lmlite.adapt.METHODS`, its training settings, and how examples are handled."""
 
     family: ClassVar[str] = "tuning"
     method: Method
     settings: Settings
+    handling: Handling = Handling()
 
     def runs(self, seeds, draws):
         """One run a seed: initialisation and the order of the examples are random."""
@@ -43,8 +45,10 @@ class Tuned:
     def form(self) -> Hashable | None:
         """Arms of equal form can be fitted together; None: this one with no other."""
         s, form = self.settings, self.method.form()
-        common = s.epochs, s.batch_size, s.remat, s.optim["clip_norm"], s.optim["accumulate"]
-        return form and (form, *common)
+        if self.handling != Handling():
+            return None  # its examples differ with the seed
+        steps = s.optim["clip_norm"], s.optim["accumulate"]
+        return form and (form, s.epochs, s.batch_size, s.focal_gamma, s.remat, *steps)
 
     def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log) -> ChoicePredictor:
         """Trains and returns the zero-shot predictor of the tuned model."""
@@ -73,7 +77,7 @@ class Tuned:
 
         join = attach_headed if bare else attach
         adapted, labels = join(self.method, lm, stream(seed, "init"), classes, squares)
-        items = training_items(adapted, encoded, targets)
+        items = self.handling.items(adapted, task, data.train, seed)
         dev = scored_items(adapted, encode_examples(lm, task, data.dev))
         optim = self.settings.optim
         groups = (*self.method.groups(lm), *optim.get("groups", ()))

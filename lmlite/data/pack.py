@@ -28,6 +28,7 @@ class Item(NamedTuple):
 
     ids, position, branch: int32[n]. reads: int[u], places in 0..n-1 whose state predicts something;
     targets[i]: the (choice, token) pairs predicted there. source: int32[s], what an encoder reads.
+    shares: what each choice counts for in training; () for 1 each.
     """
 
     ids: np.ndarray
@@ -36,6 +37,7 @@ class Item(NamedTuple):
     reads: tuple[int, ...]
     targets: tuple[tuple[tuple[int, int], ...], ...]
     source: np.ndarray = _NO_SOURCE
+    shares: tuple[float, ...] = ()
 
     @property
     def extent(self) -> int:
@@ -174,7 +176,7 @@ def _batch(items, starts, group, rows, lengths, reads, width) -> Batch:
                 line[:, u] = r * length + at + place, i
                 for m, (choice, token) in enumerate(targets):
                     table[:, u, m] = token, choice
-                    weights[u, m] = 1.0
+                    weights[u, m] = item.shares[choice] if item.shares else 1.0
                 u += 1
             at += n
             n = len(item.source)
