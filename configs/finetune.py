@@ -3,7 +3,8 @@
     python -m experiments.finetune --config=configs/finetune.py:method=lora-all --workdir=/tmp/tuned
 
 `method` is an arm of `common.methods()`. With --config.save=true the tuned weights are written as
-Hugging Face directories under model/ in the workdir (methods that fold into plain weights).
+Hugging Face directories under model/ in the workdir (methods that fold into plain weights). With
+--config.folds=5 the labelled examples are cross-validated instead; the test split is left alone.
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +24,7 @@ def get_config(
     config = common.experiment(task, model, {method: known[method]})
     config.seeds = (0,)
     config.save = False
+    config.folds = 0
     return config
 
 

@@ -101,7 +101,7 @@ Outcome = tuple[list[dict], list[dict]] | UserError
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What all arms of a run have in common."""
+    """What all arms of a run have in common; split: what `test` is called in the results."""
 
     lm: LM
     task: Task
@@ -110,6 +110,7 @@ class Comparison:
     workdir: Path
     models: Path | None = None
     states: StateStore = dataclasses.field(default_factory=StateStore)
+    split: str = "test"
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Of each job its rows of results.jsonl and of predictions.jsonl, or why it has none.
@@ -148,7 +149,9 @@ class Comparison:
             return fitted
         if self.models:
             fitted.lm.save(self.models / job.run)
-        results, predictions = evaluate(fitted, self.test, _identity(job, self.task), memory)
+        results, predictions = evaluate(
+            fitted, self.test, _identity(job, self.task, self.split), memory
+        )
         for row in results:
             events.add_scalar(f"test/{row['metric']}", row["value"])
         return results, predictions
@@ -184,13 +187,13 @@ def jobs(config: ConfigDict) -> Iterator[Job]:
             yield Job(name, arm, seed)
 
 
-def _identity(job: Job, task: Task) -> dict:
+def _identity(job: Job, task: Task, split: str = "test") -> dict:
     return {
         "arm": job.name,
         "job": job.name,
         "family": job.arm.family,
         "task": task.name,
-        "split": "test",
+        "split": split,
         "seed": job.seed,
         "metric": "accuracy",
     }

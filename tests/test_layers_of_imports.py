@@ -37,6 +37,7 @@ LAYERS = (
     "report",
     "pretrain",
     "compare",
+    "folds",
     "benchmark",
     "export",
     "__init__",

@@ -1,0 +1,128 @@
+"""Cross-validation: the labelled examples in K parts, each held out once from a fit on the others.
+
+K folds, S seeds, n examples.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lmlite.arms import Labelled
+from lmlite.compare import Comparison, jobs
+from lmlite.data.splits import position, sample
+from lmlite.data.tasks import Example, load_task
+from lmlite.errors import UserError
+from lmlite.metrics import accuracy_interval
+from lmlite.models.load import load
+from lmlite.workdir import Records, write_text
+
+
+def cross_validate(config: ConfigDict, workdir: Path) -> None:
+    """Fits every arm of config.arms on each K - 1 of config.folds parts of the labelled examples.
+
+    Writes a line a fold and seed to results.jsonl (split 'fold-0', ...), the held-out answers to
+    predictions.jsonl, and folds.json and report.md over all of them. The test split is not touched.
+    A fold whose result `workdir` holds is not fitted again. Raises UserError for bad settings, and
+    where an arm cannot run.
+    """
+    todo = list(jobs(config))
+    task = load_task(config.task)
+    examples = sample(task.train, config.examples, config.seed)
+    parts = split_folds(examples, config.folds, config.seed)
+    lm = load(config.model, config.dtype)
+    results, answers = (Records(workdir / f"{x}.jsonl") for x in ("results", "predictions"))
+    done = {(row["job"], row["seed"], row["split"]) for row in results.rows()}
+    for k, held in enumerate(parts):
+        split, folder = f"fold-{k}", workdir / f"fold-{k}"
+        fold = Comparison(lm, task, _rest(examples, held, config), held, folder, split=split)
+        for job in todo:
+            if (job.name, job.seed, split) in done:
+                continue
+            (outcome,) = fold.outcomes([job])
+            if isinstance(outcome, UserError):
+                raise UserError(f"arm {job.name}, {split}: {outcome}") from outcome
+            rows, predictions = outcome
+            answers.add([{**one, "split": split} for one in predictions])
+            results.add(rows)
+            print(f"{job.name}, seed {job.seed}, {split}: {rows[0]['value']:.3f}", flush=True)
+    summary = summarised(results.rows(), answers.rows())
+    write_text(workdir / "folds.json", json.dumps(summary, indent=1) + "\n")
+    write_text(workdir / "report.md", _report(summary))
+    print(_report(summary), f"report: {workdir / 'report.md'}", sep="\n")
+
+
+def split_folds(examples: Sequence[Example], folds: int, seed: int) -> list[tuple[Example, ...]]:
+    """The examples in `folds` parts: groups whole, every class spread as evenly as they allow.
+
+    Raises UserError for fewer than two folds, or more than there are groups.
+    """
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.group, []).append(example)
+    if not 2 <= folds <= len(groups):
+        raise UserError(
+            f"folds={folds} must be between 2 and {len(groups)}, the number of groups among "
+            f"{len(examples)} labelled examples"
+        )
+    parts: list[list[Example]] = [[] for _ in range(folds)]
+    counts = [Counter() for _ in range(folds)]
+    largest_first = sorted(groups, key=lambda g: (-len(groups[g]), position("fold", seed, g)))
+    for name in largest_first:
+        members = Counter(example.target for example in groups[name])
+        common = members.most_common(1)[0][0]
+        k = min(range(folds), key=lambda k: (counts[k][common], len(parts[k]), k))
+        parts[k] += groups[name]
+        counts[k] += members
+    return [tuple(part) for part in parts]
+
+
+def _rest(examples: Sequence[Example], held: Sequence[Example], config: ConfigDict) -> Labelled:
+    out = {example.id for example in held}
+    rest = tuple(example for example in examples if example.id not in out)
+    dev = math.ceil(config.dev_fraction * len(rest))
+    if not 0 <= dev < len(rest):
+        raise UserError(
+            f"dev_fraction={config.dev_fraction} of {len(rest)} examples outside a fold leaves "
+            "none to train on; lower it or raise examples"
+        )
+    return Labelled(rest[: len(rest) - dev], rest[len(rest) - dev :])
+
+
+def summarised(rows: Sequence[dict], predictions: Sequence[dict]) -> list[dict]:
+    """One dict an arm: the mean accuracy over all n examples with its 95 % interval, and by fold.
+
+    value, low, high: of right[S, n], every example judged by the fit that did not see it. folds:
+    means over the seeds; sd: their standard deviation.
+    """
+    out = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = [row for row in rows if row["arm"] == arm]
+        names = sorted({row["split"] for row in own}, key=lambda name: int(name.split("-")[1]))
+        values = [
+            float(np.mean([row["value"] for row in own if row["split"] == name])) for name in names
+        ]
+        right: dict[int, dict[str, bool]] = {}
+        for one in predictions:
+            if one["arm"] == arm:
+                hit = one["prediction"] == one["target"]
+                right.setdefault(one["seed"], {})[one["id"]] = hit
+        table = np.array([[hits[i] for i in sorted(hits)] for hits in right.values()])
+        estimate = accuracy_interval(table)
+        sd = float(np.std(values, ddof=1))
+        out.append({"arm": arm, **estimate._asdict(), "sd": sd, "folds": values})
+    return out
+
+
+def _report(summary: Sequence[dict]) -> str:
+    """A Markdown table, best first."""
+    lines = ["| arm | accuracy % [95 % CI] | sd over folds | folds |", "|---|---:|---:|---|"]
+    for one in sorted(summary, key=lambda one: -one["value"]):
+        value, low, high, sd = (100 * one[name] for name in ("value", "low", "high", "sd"))
+        folds = ", ".join(f"{100 * v:.1f}" for v in one["folds"])
+        lines.append(f"| {one['arm']} | {value:.1f} [{low:.1f}, {high:.1f}] | {sd:.1f} | {folds} |")
+    return "\n".join(lines) + "\n"
