@@ -134,6 +134,18 @@ def prompt(method: str, learning_rate: float, **hyper) -> ConfigDict:
     return tuned(method, learning_rate, epochs=8, length=20, **hyper)
 
 
+def lora_and_prompt(targets: str) -> ConfigDict:
+    """LoRA and twenty virtual tokens trained together, each at the rate it has alone."""
+    own = ("kind", "train", "optim", "data")
+    parts = dict(
+        lora=lora(targets), prompt=prompt("prompt_tuning", 1e-2, start="vocabulary", text="")
+    )
+    hyper = {name: {k: v for k, v in part.items() if k not in own} for name, part in parts.items()}
+    arm = tuned("joined", 5e-4, epochs=8, parts=hyper)
+    arm.optim.groups = (("prompt", ("learning_rate", 1e-2)),)
+    return arm
+
+
 def methods() -> dict[str, ConfigDict]:
     """Every tuning arm by name, with its default hyperparameters."""
     block = r"(encoder/)?layers_\d+"  # of an encoder-decoder both stacks
@@ -178,6 +190,7 @@ def methods() -> dict[str, ConfigDict]:
         "p-tuning": prompt("p_tuning", 1e-3, encoder="mlp", hidden=256),
         "p-tuning-lstm": prompt("p_tuning", 1e-3, encoder="lstm", hidden=256),
         "full": tuned("full", 2e-5),
+        "lora-and-prompt": lora_and_prompt(qv),
     }
 
 

@@ -5,6 +5,7 @@ from lmlite.adapt.attachment import attach, join
 from lmlite.adapt.bottleneck import Adapter, ParallelAdapter
 from lmlite.adapt.dora import DoRA
 from lmlite.adapt.ia3 import IA3
+from lmlite.adapt.joined import Joined
 from lmlite.adapt.lora import LoRA
 from lmlite.adapt.masks import FishMask, SparseMask
 from lmlite.adapt.method import Method
@@ -48,6 +49,7 @@ METHODS: dict[str, type[Method]] = {
     "sparse_mask": SparseMask,
     "fish_mask": FishMask,
     "l2_sp": L2SP,
+    "joined": Joined,
 }
 
 __all__ = ["METHODS", "Adaptation", "Method", "attach", "attach_headed", "join", "randomly_headed"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lmlite.adapt import METHODS
+from lmlite.adapt import METHODS, Method
 from lmlite.arms.arm import Arm, Cost, Labelled, Log, Predictor
 from lmlite.arms.examples import Handling
 from lmlite.arms.in_context import InContext
@@ -19,11 +19,19 @@ def _in_context(spec: Mapping[str, Any]) -> Arm:
 
 
 def _tuned(spec: Mapping[str, Any]) -> Arm:
-    if spec["method"] not in METHODS:
-        raise UserError(_unknown("method", spec["method"], METHODS))
-    method = METHODS[spec["method"]](**_fields(spec, "kind", "method", "train", "optim", "data"))
+    method = _method(_fields(spec, "kind", "train", "optim", "data"))
     settings = Settings(optim=dict(spec["optim"]), **spec["train"])
     return Tuned(method, settings, Handling(**spec.get("data", {})))
+
+
+def _method(spec: Mapping[str, Any]) -> Method:
+    """A method of METHODS with its hyperparameters; `parts` are specs of methods, by any name."""
+    if spec["method"] not in METHODS:
+        raise UserError(_unknown("method", spec["method"], METHODS))
+    hyper = _fields(spec, "method")
+    if "parts" in hyper:
+        hyper["parts"] = tuple(_method(part) for part in hyper["parts"].values())
+    return METHODS[spec["method"]](**hyper)
 
 
 KINDS = {"in_context": _in_context, "tuned": _tuned}

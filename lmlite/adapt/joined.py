@@ -1,0 +1,77 @@
+"""Several methods in one arm, trained together, such as LoRA with a prompt."""
+
+import dataclasses
+from collections.abc import Callable
+
+from lmlite import tree
+from lmlite.adapt.method import Method
+from lmlite.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined(Method):
+    """Every part adds and trains what it does alone; where two wrap a module, the first is outside.
+
+    At most one part has learned tokens, one a head and one a penalty. The result is not folded.
+    Raises UserError for fewer than two parts, or two of what there can be one of.
+    """
+
+    foldable = False
+    parts: tuple[Method, ...] = ()
+
+    def __post_init__(self):
+        if len(self.parts) < 2:
+            raise UserError(f"parts={self.parts} names fewer than two methods; name one by itself")
+        for name in ("virtual", "head", "penalty"):
+            self._only(name)
+
+    @property
+    def head(self) -> Callable | None:
+        """The head of the part that has one."""
+        return self._only("head")
+
+    @property
+    def penalty(self) -> Callable | None:
+        """The penalty of the part that has one."""
+        return self._only("penalty")
+
+    def virtual(self):
+        """The learned tokens of the part that has them."""
+        return self._only("virtual")
+
+    def rules(self, lm):
+        """Those of the parts in order, the first match deciding; what none trains is frozen."""
+        named = [rule for part in self.parts for rule in part.rules(lm) if rule[1] != tree.FROZEN]
+        return (*named, (".*", tree.FROZEN))
+
+    def groups(self, lm):
+        """Those of all parts."""
+        return tuple(group for part in self.parts for group in part.groups(lm))
+
+    def hooks(self):
+        """Those of all parts."""
+        return tuple(hook for part in self.parts for hook in part.hooks())
+
+    def init(self, lm, key, classes):
+        """What each part alone would add, with the same key: paths differ, and with them draws."""
+        return tree.merge(*(part.init(lm, key, classes) for part in self.parts))
+
+    def inform(self, lm, added, squares):
+        """Each part in turn."""
+        for part in self.parts:
+            added = part.inform(lm, added, squares)
+        return added
+
+    def form(self):
+        """Trains alone only."""
+        return None
+
+    def _only(self, name: str):
+        """What one part has under `name`, a method or an attribute; None where none has it."""
+        all_of = [getattr(part, name) for part in self.parts]
+        all_of = [one() for one in all_of] if name == "virtual" else all_of
+        found = [one for one in all_of if one is not None]
+        if len(found) > 1:
+            kinds = [type(part).__name__ for part in self.parts]
+            raise UserError(f"parts {kinds}: more than one has a {name}; keep one of them")
+        return found[0] if found else None

@@ -1,0 +1,63 @@
+"""Methods joined in one arm: each part is what it is alone, and all of them train."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from tiny_lm import tiny_lm
+
+from configs import common
+from lmlite import arms, tree
+from lmlite.adapt import METHODS, Adaptation, attach
+from lmlite.arms.arm import Labelled, Log
+from lmlite.data.tasks import Example, Task
+from lmlite.errors import UserError
+
+IDS = [[5, 9, 30, 7]]
+LORA, PROMPT = METHODS["lora"](), METHODS["prompt_tuning"](length=4)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny_lm(layers=2)
+
+
+def test_it_computes_what_the_parts_do_one_after_the_other(lm):
+    key = jax.random.key(0)
+    joined, labels = attach(METHODS["joined"](parts=(LORA, PROMPT)), lm, key)
+    draw = np.random.default_rng(0)
+    moved = tree.flatten(joined.params)
+    for path, leaf in moved.items():
+        if labels[path] != tree.FROZEN:
+            moved[path] = leaf + 0.1 * draw.normal(size=leaf.shape)
+    assert set(labels.values()) == {"lora_a", "lora_b", "prompt", tree.FROZEN}
+    found = dataclasses.replace(joined, params=tree.unflatten(moved)).logits(IDS)
+    own = {name: {path: leaf for path, leaf in moved.items() if labels[path].startswith(name)}
+           for name in ("lora", "prompt")}  # fmt: skip
+    one = Adaptation(LORA, tree.unflatten(own["lora"])).on(lm)
+    both = Adaptation(PROMPT, tree.unflatten(own["prompt"])).on(one)
+    np.testing.assert_allclose(found, both.logits(IDS), atol=1e-5)
+    assert np.abs(found - one.logits(IDS)).max() > 1e-2
+
+
+def test_the_default_arm_trains_both(lm):
+    made = [(f"{i}", f"{'xy'[i % 2]}{i}?", i % 2) for i in range(8)]
+    examples = tuple(Example(i, text, ("a", "b"), target, i) for i, text, target in made)
+    task = Task("t", ("a", "b"), examples, (), examples)
+    spec = common.methods()["lora-and-prompt"].to_dict()
+    spec["train"] |= dict(epochs=3)
+    losses = []
+    log = Log(scalars=lambda step, values: losses.append(values["loss"]))
+    predictor = arms.build(spec).fit(lm, task, Labelled(examples, ()), 0, log)
+    assert losses[-1] < losses[0]
+    own = tree.flatten(predictor.adaptation.params)
+    assert {path.rpartition("/")[2] for path in own} == {"lora_a", "lora_b", "prompt"}
+    assert all(np.abs(leaf).max() > 0 for leaf in own.values())
+
+
+def test_parts_that_do_not_go_together():
+    with pytest.raises(UserError, match="fewer than two methods"):
+        METHODS["joined"](parts=(LORA,))
+    with pytest.raises(UserError, match="more than one has a virtual; keep one"):
+        METHODS["joined"](parts=(PROMPT, METHODS["prefix_tuning"](length=2)))
