@@ -50,12 +50,14 @@ HYPER = {
     "p_tuning": dict(length=3, hidden=6, encoder="lstm"),
     "sparse_mask": dict(fraction=0.1),
     "fish_mask": dict(fraction=0.1),
+    "diff_pruning": dict(targets=QV_DOWN, fraction=1.0),
     "joined": dict(parts=(METHODS["lora"](QV_DOWN, rank=3), METHODS["ia3"]())),
 }
 # The names of the leaves that train, where the method adds them.
 LORA = {"lora_a", "lora_b"}
 ADDED = {
     "linear_probe": {"kernel", "bias"},
+    "diff_pruning": {"diff", "diff_gate"},
     "joined": {*LORA, "ia3_in", "ia3_out"},
     "lora": LORA,
     "dora": {*LORA, "magnitude"},

@@ -3,6 +3,7 @@
 from lmlite.adapt.adaptation import Adaptation
 from lmlite.adapt.attachment import attach, join
 from lmlite.adapt.bottleneck import Adapter, ParallelAdapter
+from lmlite.adapt.diff_pruning import DiffPruning
 from lmlite.adapt.dora import DoRA
 from lmlite.adapt.ia3 import IA3
 from lmlite.adapt.joined import Joined
@@ -48,6 +49,7 @@ METHODS: dict[str, type[Method]] = {
     "p_tuning": PTuning,
     "sparse_mask": SparseMask,
     "fish_mask": FishMask,
+    "diff_pruning": DiffPruning,
     "l2_sp": L2SP,
     "joined": Joined,
 }

@@ -30,7 +30,7 @@ class SparseMask(Method):
     """
 
     outermost = False
-    targets: str = r"layers_\d+/(attn|mlp)/\w+"
+    targets: str = r"(encoder/)?layers_\d+/((attn|cross)/[qkvo]|mlp/(up|gate|down))"
     fraction: float = 0.005
     choose: str = "magnitude"
 
