@@ -76,7 +76,7 @@ def test_by_default_nothing_happens(lm, headed):
 
 def test_classes_weigh_in_the_loss(lm, headed):
     for model in (lm, headed):
-        for given in ("balanced", (10 / 18, 10 / 9, 10 / 3)):
+        for given in ("balanced", f"{10 / 18},{10 / 9},{10 / 3}"):
             items = Handling(class_weights=given).items(model, TASK, EXAMPLES, 0)
             found = weights(items)
             choice = TARGETS if model is headed else [0] * 10
@@ -87,7 +87,7 @@ def test_classes_weigh_in_the_loss(lm, headed):
 
 def test_smoothing_spreads_the_answer(lm, headed):
     for model in (lm, headed):
-        items = Handling(label_smoothing=0.3, class_weights=(1.0, 2.0, 4.0)).items(
+        items = Handling(label_smoothing=0.3, class_weights="1,2,4").items(
             model, TASK, EXAMPLES, 0)  # fmt: skip
         found = weights(items)
         for i, t in enumerate(TARGETS):
@@ -111,6 +111,13 @@ def test_copies_change_the_text_alone(lm):
     assert sum(text != texts[i % 10] for i, text in enumerate(texts)) > 10
     assert repr(items) == repr(made.items(lm, TASK, EXAMPLES, 0))
     assert repr(items) != repr(made.items(lm, TASK, EXAMPLES, 1))
+
+
+def test_a_template_of_the_text_alone_has_nothing_to_keep(lm):
+    bare = tuple(dataclasses.replace(e, prompt=f"xyz{e.id}w") for e in EXAMPLES)
+    task = dataclasses.replace(TASK, train=bare, content_free=("N/A", ""))
+    items = Handling(copies=1, token_dropout=0.5).items(lm, task, bare, 0)
+    assert 0 < sum(len(item.ids) for item in items[10:]) < sum(len(item.ids) for item in items[:10])
 
 
 def test_tokens_are_swapped_in_pairs_and_never_all_dropped():
@@ -150,7 +157,7 @@ def test_an_arm_trains_with_all_of_it(lm):
 
 
 @pytest.mark.parametrize(("given", "words"), [
-    (dict(class_weights="even"), "class_weights='even' is neither 'balanced' nor a tuple"),
+    (dict(class_weights="even"), "class_weights='even' is neither 'balanced' nor numbers"),
     (dict(sampling="up"), "sampling='up' is unknown; known: over, under"),
     (dict(label_smoothing=1.0), "label_smoothing=1.0 must be at least 0, below 1"),
     (dict(copies=1), "data.copies=1 copies are made where"),
@@ -163,7 +170,7 @@ def test_settings_that_cannot_be(given, words):
 
 def test_settings_that_do_not_fit_the_task(lm):
     with pytest.raises(UserError, match="must be 3 numbers, none negative"):
-        Handling(class_weights=(1.0, 2.0)).items(lm, TASK, EXAMPLES, 0)
+        Handling(class_weights="1,2").items(lm, TASK, EXAMPLES, 0)
     with pytest.raises(UserError, match="need task.choices"):
         Handling(sampling="over").items(lm, dataclasses.replace(TASK, choices=()), EXAMPLES, 0)
     with pytest.raises(UserError, match="rewrite='no.where:f' is no module:function"):

@@ -21,7 +21,7 @@ def _in_context(spec: Mapping[str, Any]) -> Arm:
 def _tuned(spec: Mapping[str, Any]) -> Arm:
     method = _method(_fields(spec, "kind", "train", "optim", "data"))
     settings = Settings(optim=dict(spec["optim"]), **spec["train"])
-    return Tuned(method, settings, Handling(**spec.get("data", {})))
+    return Tuned(method, settings, Handling(**spec["data"]))
 
 
 def _method(spec: Mapping[str, Any]) -> Method:

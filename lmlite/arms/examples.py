@@ -22,7 +22,7 @@ from lmlite.models.lm import LM
 class Handling:
     """What happens to the training examples, and to them alone; by default nothing.
 
-    class_weights: 'balanced', or a number a class, that multiply an example's loss. sampling:
+    class_weights: 'balanced' or, as '1,2.5', a number a class, that multiply the loss. sampling:
     'over' or 'under', as many of each class. label_smoothing: the part of the answer's weight that
     is spread over all choices (Szegedy et al. 2016, arXiv:1512.00567, section 7). copies: further
     copies of each example, in whose prompts tokens are dropped or adjacent ones swapped with the
@@ -30,7 +30,7 @@ class Handling:
     rewrite: 'module:function', what makes another text of a copy's prompt first.
     """
 
-    class_weights: str | tuple[float, ...] = ""
+    class_weights: str = ""
     sampling: str = ""
     label_smoothing: float = 0.0
     copies: int = 0
@@ -39,10 +39,7 @@ class Handling:
     rewrite: str = ""
 
     def __post_init__(self):
-        if isinstance(self.class_weights, str) and self.class_weights not in ("", "balanced"):
-            raise UserError(
-                f"data.class_weights={self.class_weights!r} is neither 'balanced' nor a tuple"
-            )
+        _numbers(self.class_weights)
         if self.sampling not in SAMPLINGS:
             raise UserError(f"data.sampling={self.sampling!r} is unknown; known: over, under")
         for name in ("label_smoothing", "token_dropout", "token_swap"):
@@ -57,11 +54,8 @@ class Handling:
 
     def items(self, lm: LM, task: Task, examples: Sequence[Example], seed: int) -> list[Item]:
         """The training items. Raises UserError where a setting does not fit the task."""
-        if self == Handling():
-            encoded = encode_examples(lm, task, examples)
-            return training_items(lm, encoded, [e.target for e in examples])
         if self.class_weights or self.sampling or self.label_smoothing:
-            _check_classes(task, self.class_weights)
+            _check_classes(task, _numbers(self.class_weights))
             chosen = resampled([e.target for e in examples], self.sampling, seed)
             examples = [examples[i] for i in chosen]
         encoded = encode_examples(lm, task, examples)
@@ -74,11 +68,10 @@ class Handling:
         if self.rewrite:
             other = hook(self.rewrite)
             examples = [dataclasses.replace(e, prompt=other(e.prompt)) for e in examples]
-        free = dataclasses.replace(examples[0], prompt=task.content_free[-1])  # filled with ''
-        *encoded, blank = encode_examples(lm, task, [*examples, free])
+        fixed = lm.text.encode(task.content_free[-1].rstrip())  # the template filled in with ''
         out = []
-        for i, one in enumerate(encoded):
-            draw, where = np.random.default_rng([seed, copy, i]), inner(one.context, blank.context)
+        for i, one in enumerate(encode_examples(lm, task, examples)):
+            draw, where = np.random.default_rng([seed, copy, i]), inner(one.context, fixed)
             ids = perturbed(one.context[where], self.token_dropout, self.token_swap, draw)
             context = [*one.context[: where.start], *ids, *one.context[where.stop :]]
             out.append(one._replace(context=context))
@@ -88,8 +81,8 @@ class Handling:
         """Items with what each of their choices counts for."""
         if not (self.class_weights or self.label_smoothing):
             return training_items(lm, encoded, targets)
-        weights = self.class_weights or (1.0,) * len(task.choices)
-        if weights == "balanced":
+        weights = _numbers(self.class_weights) or (1.0,) * len(task.choices)
+        if self.class_weights == "balanced":
             weights = balanced_weights(targets, len(task.choices))
         if not self.label_smoothing:
             items = training_items(lm, encoded, targets)
@@ -110,10 +103,21 @@ class Handling:
         return tuple(weight * share for share in shares)
 
 
-def _check_classes(task: Task, weights: str | tuple[float, ...]) -> None:
+def _numbers(weights: str) -> tuple[float, ...]:
+    """The numbers of '1,2.5'; none of '' and 'balanced'."""
+    if weights in ("", "balanced"):
+        return ()
+    try:
+        return tuple(float(number) for number in weights.strip("()").split(","))
+    except ValueError as error:
+        raise UserError(
+            f"data.class_weights={weights!r} is neither 'balanced' nor numbers like '1,2.5'"
+        ) from error
+
+
+def _check_classes(task: Task, given: tuple[float, ...]) -> None:
     classes = len(task.choices)
     if not classes:
         raise UserError("data.class_weights, sampling and label_smoothing need task.choices")
-    given = weights if isinstance(weights, tuple) else ()
     if given and (len(given) != classes or min(given) < 0):
         raise UserError(f"data.class_weights={given} must be {classes} numbers, none negative")
