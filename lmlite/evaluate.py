@@ -4,29 +4,38 @@ n examples, C choices.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from lmlite.arms import Predictor
-from lmlite.data.tasks import Example
+from lmlite.data.tasks import Example, Task
+from lmlite.icl.write import voted
+from lmlite.metrics.code import passed
+from lmlite.metrics.measures import Answers, Choices, Likelihoods, Measure, Texts, named
 from lmlite.runtime import Meter, PeakMemory
 
 Rows = list[dict]
 
 
 def evaluate(
-    predictor: Predictor, examples: Sequence[Example], identity: dict, memory: PeakMemory
+    predictor: Predictor,
+    task: Task,
+    examples: Sequence[Example],
+    identity: dict,
+    memory: PeakMemory,
 ) -> tuple[Rows, Rows]:
-    """(results, predictions) of one fitted arm, a reading at a time.
+    """(results, predictions) of one fitted arm, a reading and a measure of the task at a time.
 
-    identity: the row's `arm, task, split, seed, metric` and what else should stand in every row. A
+    identity: the row's `arm, task, split, seed` and what else should stand in every row. A
     reading's name is added to the arm's ('16-shot+batch') and to its family. A query's cost is the
-    whole pass divided by its n examples, compilation excluded. `fitted_together` arms shared a fit:
-    the seconds and FLOPs of training are an equal share of it, `peak_bytes` is that of all of them.
+    whole pass divided by its n examples, compilation excluded; FLOPs are not known of texts that
+    are written. `fitted_together` arms shared a fit: the seconds and FLOPs of training are an equal
+    share of it, `peak_bytes` is that of all of them. A prediction's `value` is what it counts for
+    in the task's first measure, where that is a mean over items.
     """
     meter, start = Meter(), time.perf_counter()
-    readings = predictor.predict(examples, meter)
+    readings = _answers(predictor, task, examples, meter)
     seconds = time.perf_counter() - start - meter.compile_seconds
     cost = predictor.cost
     common = {
@@ -37,32 +46,74 @@ def evaluate(
         "train_seconds": cost.train_seconds,
         "eval_seconds": seconds,
         "train_flops": cost.train_flops,
-        "flops_per_query": meter.flops / len(examples),
+        "flops_per_query": None if task.kind is Texts else meter.flops / len(examples),
         "peak_bytes": memory.read(),
         "fitted_together": cost.together,
         "compile_seconds": cost.compile_seconds + meter.compile_seconds,
     }
+    measures = named(task.metrics, task.kind)
     results, predictions = [], []
-    for reading, scores in readings.items():
-        named = dict(identity)
+    for reading, answers in readings.items():
+        own = dict(identity)
         if reading:
-            named["arm"] += f"+{reading}"
-            named["family"] += ", calibrated"
-        chosen = [int(np.argmax(s)) for s in scores]
-        right = [c == e.target for c, e in zip(chosen, examples, strict=True)]
-        results.append({**named, "value": float(np.mean(right)), **common})
-        predictions.extend(_predictions(named, examples, chosen, scores))
+            own["arm"] += f"+{reading}"
+            own["family"] += ", calibrated"
+        for name, measure in measures.items():
+            value = measure.value(answers)
+            value = None if np.isnan(value) else value
+            results.append({**own, "metric": name, "value": value, **common})
+        predictions.extend(_predictions(own, examples, answers, measures[task.metrics[0]]))
     return results, predictions
 
 
-def _predictions(named: dict, examples, chosen, scores) -> Iterator[dict]:
-    for example, choice, values in zip(examples, chosen, scores, strict=True):
+def _answers(predictor, task: Task, examples, meter: Meter) -> Mapping[str, Answers]:
+    """What the arm answers, under each of its readings."""
+    if task.kind is Texts:
+        return {"": _written(predictor, task, examples, meter)}
+    readings = predictor.predict(examples, meter)
+    if task.kind is Likelihoods:
+        texts = [e.target for e in examples]
+        return {"": Likelihoods(np.array([float(s[0]) for s in readings[""]]), texts)}
+    targets = np.array([e.target for e in examples])
+    return {
+        name: Choices(np.array([int(np.argmax(s)) for s in scores]), targets, scores)
+        for name, scores in readings.items()
+    }
+
+
+def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter) -> Texts:
+    samples = predictor.write(examples, meter)
+    targets = [e.target for e in examples]
+    if any(name.startswith("pass@") for name in task.metrics):
+        programs = [
+            [e.prompt + text + e.program for text in texts]
+            for e, texts in zip(examples, samples, strict=True)
+        ]
+        verdicts = [passed(one) for one in programs]
+        return Texts([texts[0] for texts in samples], targets, verdicts)
+    return Texts([voted(texts, task.generation.extract) for texts in samples], targets)
+
+
+def _predictions(own: dict, examples, answers: Answers, measure: Measure) -> Iterator[dict]:
+    values = measure.items(answers) if measure.items else [None] * len(examples)
+    for i, (example, value) in enumerate(zip(examples, values, strict=True)):
         yield {
-            "arm": named["arm"],
-            "task": named["task"],
-            "seed": named["seed"],
+            "arm": own["arm"],
+            "task": own["task"],
+            "seed": own["seed"],
             "id": example.id,
-            "prediction": example.choices[choice],
-            "target": example.choices[example.target],
-            "scores": [float(v) for v in values],
+            **_shown(example, answers, i),
+            "value": None if value is None else float(value),
         }
+
+
+def _shown(example: Example, answers: Answers, i: int) -> dict:
+    """An item's prediction, target and scores."""
+    if isinstance(answers, Choices):
+        scores = [float(v) for v in answers.scores[i]]
+        chosen = example.choices[answers.chosen[i]]
+        return {"prediction": chosen, "target": example.answer, "scores": scores}
+    if isinstance(answers, Texts):
+        return {"prediction": answers.written[i], "target": example.answer, "scores": []}
+    scores = [float(answers.logprobs[i])]
+    return {"prediction": None, "target": example.answer, "scores": scores}

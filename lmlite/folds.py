@@ -17,7 +17,7 @@ from lmlite.compare import Comparison, jobs
 from lmlite.data.splits import position, sample
 from lmlite.data.tasks import Example, load_task
 from lmlite.errors import UserError
-from lmlite.metrics import accuracy_interval
+from lmlite.metrics import interval
 from lmlite.models.load import load
 from lmlite.workdir import Records, write_text
 
@@ -112,7 +112,7 @@ def summarised(rows: Sequence[dict], predictions: Sequence[dict]) -> list[dict]:
                 hit = one["prediction"] == one["target"]
                 right.setdefault(one["seed"], {})[one["id"]] = hit
         table = np.array([[hits[i] for i in sorted(hits)] for hits in right.values()])
-        estimate = accuracy_interval(table)
+        estimate = interval(table)
         sd = float(np.std(values, ddof=1))
         out.append({"arm": arm, **estimate._asdict(), "sd": sd, "folds": values})
     return out

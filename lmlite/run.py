@@ -135,7 +135,9 @@ class Run:
         return Trained(tree.merge(self.frozen, best), self.steps_at(state), history)
 
     def _dev_loss(self, scores: Sequence[np.ndarray]) -> float:
-        """Mean negative log-probability of the true choice among the choices; nan without a set."""
+        """Mean negative log-probability of the true choice among the choices, or of the text where
+        there is no choice; nan without a set.
+        """
         pairs = zip(scores, self.dev_targets, strict=True)
-        chosen = [s[t] - np.logaddexp.reduce(s) for s, t in pairs]
+        chosen = [s[t] - (np.logaddexp.reduce(s) if len(s) > 1 else 0.0) for s, t in pairs]
         return -float(np.mean(chosen)) if chosen else math.nan

@@ -304,6 +304,13 @@ def config(tmp_path):
             fewshot_delimiter="\n\n",
             target_delimiter=" ",
             description="",
+            chunk=0,
+            chat=False,
+            metrics=(),
+            generation=dict(max_new_tokens=0),
+            tests="",
+            entry_point="",
+            run_code=False,
         )
     ).lock()
 

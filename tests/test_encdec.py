@@ -115,7 +115,7 @@ def test_choices_are_scored_as_targets_of_the_prompt(lm):
     task = Task("t", choices, test, (), test, fewshot_delimiter=";", target_delimiter="")
     predictor = InContext(2, readings=()).fit(lm, task, Labelled(test[:2], ()), 0, Log())
     found = np.stack(predictor.predict(test, Meter())[""])
-    pairs = [(predictor.context + p, c) for p in prompts for c in choices]
+    pairs = [(p, c) for p in predictor.prompts(test) for c in choices]
     sources, targets = ([lm.text.encode(t) for t in texts] for texts in zip(*pairs, strict=True))
     ids, mask = padded(sources)
     logits = lm.logits(ids, mask, [[lm.config.start_id, *t][:2] for t in targets])

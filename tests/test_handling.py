@@ -26,7 +26,7 @@ TARGETS = [0] * 6 + [1] * 3 + [2]
 CHOICES = ("aa", "bb", "c")
 EXAMPLES = tuple(Example(f"{i}", f"In: xyz{i}w.\nOut:", CHOICES, t, f"{i}")
                  for i, t in enumerate(TARGETS))  # fmt: skip
-TASK = Task("t", CHOICES, EXAMPLES, (), EXAMPLES, content_free=("In: N/A.\nOut:", "In: .\nOut:"))
+TASK = Task("t", CHOICES, EXAMPLES, (), EXAMPLES, frame="In: {}.\nOut:".format)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_copies_change_the_text_alone(lm):
 
 def test_a_template_of_the_text_alone_has_nothing_to_keep(lm):
     bare = tuple(dataclasses.replace(e, prompt=f"xyz{e.id}w") for e in EXAMPLES)
-    task = dataclasses.replace(TASK, train=bare, content_free=("N/A", ""))
+    task = dataclasses.replace(TASK, train=bare, frame=str)
     items = Handling(copies=1, token_dropout=0.5).items(lm, task, bare, 0)
     assert 0 < sum(len(item.ids) for item in items[10:]) < sum(len(item.ids) for item in items[:10])
 

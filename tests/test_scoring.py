@@ -120,7 +120,7 @@ def test_encode_follows_the_joint_text(lm):
     (only,) = encode(lm.text, ["ab "], [["c", "cd"]])
     assert lm.text.decode(only.context) == "ab"  # the trailing space moves
     assert [lm.text.decode(c) for c in only.choices] == [" c", " cd"]
-    with pytest.raises(UserError, match="prompt 0 is empty"):
+    with pytest.raises(UserError, match="no token that starts a text"):
         encode(lm.text, [" "], [["c"]])
     with pytest.raises(UserError, match="adds no token"):
         encode(lm.text, ["ab"], [[""]])

@@ -47,11 +47,15 @@ class Predictor(Protocol):
     cost: Cost
 
     def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
-        """Scores [C] of each example's choices, higher is better, under one or more readings.
+        """Scores [C] of each example's choices, higher is better, under one or more readings; [1],
+        its log-probability, of a text that is given.
 
         The reading '' is the plain one; others ('contextual', 'batch') are reported as arms of
         their own that shared the work. What the prediction costs is added to `meter`.
         """
+
+    def write(self, examples: Sequence[Example], meter: Meter) -> list[list[str]]:
+        """The texts that the task's `generation` asks for, S an example."""
 
 
 class Arm(Protocol):
@@ -64,6 +68,9 @@ class Arm(Protocol):
 
     def form(self) -> Hashable | None:
         """Arms of equal form can be fitted by `fit_together`; None: this one with no other."""
+
+    def details(self, seed: int) -> Mapping[str, int]:
+        """What a run's seed stands for, for its rows of results."""
 
     def fit(self, lm: LM, task: Task, data: "Labelled", seed: int, log: "Log") -> Predictor:
         """Adapts `lm`, which stays as it is."""

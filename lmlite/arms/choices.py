@@ -1,40 +1,50 @@
-"""The predictor of every arm that answers by scoring choices: tokens in, one score a choice out.
+"""The predictor of every arm that answers by one model: it scores choices and texts, or writes.
 
-n examples, C choices, m content-free inputs.
+n examples, C choices, S samples.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from lmlite.adapt.adaptation import Adaptation
 from lmlite.arms.arm import Cost
-from lmlite.data.pack import Item, choice_item, class_item
+from lmlite.data.pack import Item, choice_item, class_item, mask_item
 from lmlite.data.tasks import Example, Task
 from lmlite.errors import UserError
-from lmlite.icl import calibrate
 from lmlite.icl.encode import Encoded, encode, encode_pairs
+from lmlite.icl.plan import TREE_TOKENS, groups, tree_item
+from lmlite.icl.prompts import delimiter, prompt
+from lmlite.icl.readings import read
 from lmlite.icl.score import score
+from lmlite.icl.write import write
 from lmlite.models.attention import Prefix
+from lmlite.models.config import DecoderConfig
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter
 
+Prompts = Callable[[Sequence[Example]], list[str]]
+
 
 def encode_examples(
-    lm: LM, task: Task, examples: Sequence[Example], context: str = ""
+    lm: LM, task: Task, examples: Sequence[Example], contexts: Sequence[str] | None = None
 ) -> list[Encoded]:
-    """The tokens of each example after `context`, with its choices (or its target text alone)."""
-    continuations = [
-        [task.target_delimiter + text for text in (e.choices or (e.target,))] for e in examples
-    ]
-    contexts = [context + e.prompt for e in examples]
-    return (encode_pairs if lm.config.cross else encode)(lm.text, contexts, continuations)
+    """The tokens of each example's prompt with its choices (or its target text alone).
+
+    contexts: whole prompts; by default those without demonstrations.
+    """
+    if contexts is None:
+        contexts = [prompt(lm, task, (), e.prompt) for e in examples]
+    between = delimiter(task)
+    continuations = [[between + text for text in (e.choices or (e.target,))] for e in examples]
+    if lm.config.cross or not lm.config.causal:
+        return encode_pairs(lm.text, contexts, continuations)
+    return encode(lm.text, contexts, continuations, special=not task.chat)
 
 
 def scored_items(lm: LM, encoded: Sequence[Encoded], prefix: int = 0) -> list[Item]:
     """Items that score every choice; the first `prefix` tokens of each context are left out."""
-    _check_answers(lm)
     if lm.head is not None:
         return [_class(lm, e, range(len(e.choices))) for e in encoded]
     return [_choice(lm, e, e.choices, prefix) for e in encoded]
@@ -42,11 +52,16 @@ def scored_items(lm: LM, encoded: Sequence[Encoded], prefix: int = 0) -> list[It
 
 def training_items(lm: LM, encoded: Sequence[Encoded], targets: Sequence[int | str]) -> list[Item]:
     """Items whose only target is the true answer."""
-    _check_answers(lm)
     if lm.head is not None:
         return [_class(lm, e, [t]) for e, t in zip(encoded, targets, strict=True)]
     true = [t if isinstance(t, int) else 0 for t in targets]
     return [_choice(lm, e, [e.choices[t]]) for e, t in zip(encoded, true, strict=True)]
+
+
+def fills_mask(lm: LM, examples: Sequence[Example]) -> bool:
+    """Whether the task is a pattern with a mask that this model fills: it needs no head."""
+    mask = lm.text.mask_token if getattr(lm.config, "masked_head", False) else None
+    return mask is not None and all(mask in e.prompt for e in examples)
 
 
 def _class(lm: LM, e: Encoded, classes: Sequence[int]) -> Item:
@@ -58,90 +73,115 @@ def _class(lm: LM, e: Encoded, classes: Sequence[int]) -> Item:
 def _choice(lm: LM, e: Encoded, choices: Sequence[Sequence[int]], prefix: int = 0) -> Item:
     if lm.config.cross:
         return choice_item([lm.config.start_id], choices)._replace(source=_source(e))
+    if not lm.config.causal:
+        return _masked(lm, e, choices)
     return choice_item(e.context[prefix:], choices, prefix)
+
+
+def _masked(lm: LM, e: Encoded, choices: Sequence[Sequence[int]]) -> Item:
+    """A pattern with one mask token, which the verbalizers' tokens fill: PET (Schick & Schuetze
+    2021, arXiv:2001.07676, section 3.1).
+    """
+    mask = lm.text.mask_id if getattr(lm.config, "masked_head", False) else None
+    if mask is None:
+        raise UserError(
+            f"a {lm.config.family} model without a masked-token head answers by a classification "
+            "head only; use a 'tuned' arm"
+        )
+    if e.context.count(mask) != 1 or any(len(choice) != 1 for choice in choices):
+        raise UserError(
+            f"to fill its mask, a {lm.config.family} model needs a task.template with one "
+            f"{lm.text.mask_token!r} and task.choices of one token each"
+        )
+    return mask_item(e.context, e.context.index(mask), [choice[0] for choice in choices])
 
 
 def _source(e: Encoded) -> np.ndarray:
     return np.asarray(e.context, np.int32)
 
 
-def _check_answers(lm: LM) -> None:
-    if lm.head is None and not lm.config.causal:
-        raise UserError(
-            f"a {lm.config.family} model continues no text, so it answers by a classification head "
-            "only; use a 'tuned' arm"
-        )
-
-
 @dataclasses.dataclass(frozen=True)
-class ChoicePredictor:
-    """Scores choices with `lm` after a fixed context, prefilled as `prefix` (its ids: prefix_ids).
+class ModelPredictor:
+    """Answers with `lm` to prompts, the first tokens of which (prefix_ids) may be prefilled.
 
-    readings: any of 'length', 'contextual', 'batch'; the plain one is always given. adaptation:
-    what tuning added to the base model.
+    prompts: examples -> the texts to answer; None for those without demonstrations. readings: of
+    the scores of choices beside the plain one, see `lmlite.icl.readings`. adaptation: what tuning
+    added to the base model. tree_tokens: bounds the memory of scoring, see `lmlite.icl.plan`.
     """
 
     lm: LM
     task: Task
     cost: Cost
-    context: str = ""
+    prompts: Prompts | None = None
     prefix_ids: tuple[int, ...] = ()
     prefix: tuple[Prefix, ...] | None = None
     readings: tuple[str, ...] = ()
     adaptation: Adaptation | None = None
+    tree_tokens: int = TREE_TOKENS
 
     def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
         """See `Predictor`."""
-        if textual := [e.id for e in examples if not e.choices]:
-            raise UserError(f"example {textual[0]!r} has no choices to score; set task.choices")
-        free = self._content_free(examples) if "contextual" in self.readings else []
-        encoded = encode_examples(self.lm, self.task, [*examples, *free], self.context)
-        scores = self._scores(encoded, meter)
-        n = len(examples)
-        tokens = [np.array([len(c) for c in e.choices]) for e in encoded[:n]]
-        return {"": scores[:n], **_readings(self.readings, scores[:n], scores[n:], tokens)}
+        encoded = self._encoded(examples)
+        scores = self.scores(encoded, meter)
 
-    def _content_free(self, examples: Sequence[Example]) -> list[Example]:
-        choices = {e.choices for e in examples}
-        if len(choices) > 1:
-            raise UserError(
-                "contextual calibration needs the same choices for every example; "
-                "take 'contextual' out of the arm's readings"
-            )
-        first = examples[0]
-        return [
-            dataclasses.replace(first, id=f"free-{i}", prompt=prompt)
-            for i, prompt in enumerate(self.task.content_free)
-        ]
+        def of_prompts(others: Sequence[Example]) -> list[np.ndarray]:
+            return self.scores(self._encoded(others), meter)
 
-    def _scores(self, encoded: Sequence[Encoded], meter: Meter) -> list[np.ndarray]:
+        def of_texts(others: Sequence[Example]) -> list[np.ndarray]:
+            bare = [e.prompt for e in others]
+            return self.scores(encode_examples(self.lm, self.task, others, bare), meter)
+
+        tokens = [np.array([len(c) for c in e.choices]) for e in encoded]
+        return {"": scores} | {
+            name: read(name, self.task, examples, scores, tokens, of_prompts, of_texts)
+            for name in self.readings
+            if examples[0].choices
+        }
+
+    def write(self, examples: Sequence[Example], meter: Meter) -> list[list[str]]:
+        """See `Predictor`."""
+        encoded = self._encoded(examples)
+        shared = self._shared(encoded)
+        return write(self.lm, encoded, shared, self.prefix, self.task.generation)
+
+    def scores(self, encoded: Sequence[Encoded], meter: Meter) -> list[np.ndarray]:
+        """Summed log-probabilities float64[C] of the choices of each encoded prompt."""
         lm, P = self.lm, len(self.prefix_ids)
-        # A query whose first token merged with the context's last cannot share the prefix.
-        shares = [tuple(e.context[:P]) == self.prefix_ids and len(e.context) > P for e in encoded]
-        scores: list[np.ndarray] = [np.empty(0)] * len(encoded)
+        shares = self._shared(encoded)
+        found: list[np.ndarray] = [np.empty(0)] * len(encoded)
         for shared in (True, False):
             chosen = [i for i, s in enumerate(shares) if s == shared]
-            items = scored_items(lm, [encoded[i] for i in chosen], P if shared else 0)
+            own = [encoded[i] for i in chosen]
+            trees, items = self._planned(own, P if shared else 0)
             prefix = self.prefix if shared else None
             limit = lm.config.max_positions
-            found = score(lm.network, lm.params, items, limit, meter, prefix)
-            for i, s in zip(chosen, found, strict=True):
-                scores[i] = s
-        return scores
+            sums = score(lm.network, lm.params, items, limit, meter, prefix)
+            for tree, values in zip(trees, sums, strict=True):
+                ends = np.cumsum([len(own[j].choices) for j in tree])
+                for j, part in zip(tree, np.split(values, ends[:-1]), strict=True):
+                    found[chosen[j]] = part
+        return found
 
+    def _planned(self, encoded: Sequence[Encoded], skip: int) -> tuple[list[list[int]], list[Item]]:
+        """Which texts are computed together, and the item of each such group."""
+        lm = self.lm
+        if lm.head is not None or not isinstance(lm.config, DecoderConfig):
+            return [[i] for i in range(len(encoded))], scored_items(lm, encoded, skip)
+        own = [Encoded(e.context[skip:], e.choices) for e in encoded]
+        trees = groups(own, self.tree_tokens)
+        items = [
+            tree_item([own[i] for i in tree], skip)
+            if len(tree) > 1
+            else choice_item(*own[tree[0]], skip)
+            for tree in trees
+        ]
+        return trees, items
 
-def _readings(names, scores, free, tokens) -> dict[str, list[np.ndarray]]:
-    out = {}
-    for name in names:
-        if name == "length":
-            pairs = zip(scores, tokens, strict=True)
-            out[name] = [calibrate.length_normalised(s, t) for s, t in pairs]
-        elif name == "contextual":
-            out[name] = list(calibrate.contextual(np.stack(scores), np.stack(free)))
-        elif name == "batch":
-            if len({len(s) for s in scores}) > 1:
-                raise UserError("batch calibration needs the same number of choices everywhere")
-            out[name] = list(calibrate.batch(np.stack(scores)))
-        else:
-            raise UserError(f"reading {name!r} is unknown; known: length, contextual, batch")
-    return out
+    def _encoded(self, examples: Sequence[Example]) -> list[Encoded]:
+        contexts = None if self.prompts is None else self.prompts(examples)
+        return encode_examples(self.lm, self.task, examples, contexts)
+
+    def _shared(self, encoded: Sequence[Encoded]) -> list[bool]:
+        """A query whose first token merged with the context's last cannot share the prefix."""
+        P = len(self.prefix_ids)
+        return [tuple(e.context[:P]) == self.prefix_ids and len(e.context) > P for e in encoded]

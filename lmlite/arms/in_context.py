@@ -2,63 +2,157 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from lmlite.arms.arm import Cost, Labelled, Log
-from lmlite.arms.choices import ChoicePredictor, encode_examples
-from lmlite.data.splits import sample
+from lmlite.arms.choices import ModelPredictor, encode_examples
+from lmlite.arms.demonstrations import CHOOSERS, ORDERS, Nearest, Same, arranged, chosen
 from lmlite.data.tasks import Example, Task
-from lmlite.icl.encode import shared_prefix
+from lmlite.errors import UserError
+from lmlite.icl.encode import Encoded, encode, shared_prefix
+from lmlite.icl.plan import TREE_TOKENS
 from lmlite.icl.score import prefill
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter
 from lmlite.tree import size_bytes
 
+_ORDER = 1000  # a run's number is its draw plus this times its order
+
 
 @dataclasses.dataclass(frozen=True)
 class InContext:
-    """k-shot prompting: `shots` demonstrations, balanced over the classes, drawn by the seed.
+    """k-shot prompting: `shots` demonstrations from the labelled examples (Brown et al. 2020).
 
-    readings: other readings of the same scores (Brown et al. 2020 for the plain one; see
-    `lmlite.icl.calibrate`).
+    choose: 'balanced' over the classes or 'random', drawn by the seed; 'first' as they come;
+    'diverse' (k-means) or 'nearest' to each query (Liu et al. 2021, arXiv:2101.06804) by the
+    embeddings of `retriever`, with `diversity` (MMR) above 0. order: 'drawn', 'curriculum' (what
+    the model finds likely first), 'best' (of `orders` ones on the development examples), 'similar'
+    (the nearest last). orders: of one draw that are run, or tried. readings: of the same scores,
+    see `lmlite.icl.readings`. direction: 'direct', or 'channel' (Min et al. 2021, arXiv:2108.04106,
+    p(prompt | answer)). tree_tokens: bounds the memory of scoring.
     """
 
     family: ClassVar[str] = "in-context"
     shots: int = 0
     readings: tuple[str, ...] = ("contextual", "batch")
+    choose: str = "balanced"
+    order: str = "drawn"
+    orders: int = 1
+    direction: str = "direct"
+    retriever: str = "package:all-minilm-l6-v2"
+    diversity: float = 0.0
+    tree_tokens: int = TREE_TOKENS
+
+    def __post_init__(self):
+        known = {"choose": CHOOSERS, "order": ORDERS, "direction": ("direct", "channel")}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise UserError(f"{name}={getattr(self, name)!r} is unknown; known: {values}")
+        if self.order == "similar" and self.choose != "nearest":
+            raise UserError("order='similar' is for choose='nearest'; choose another order")
+        if self.choose == "nearest" and self.order == "best":
+            raise UserError("order='best' needs the same demonstrations for all; choose another")
+        if self.direction == "channel" and self.readings:
+            raise UserError("direction='channel' has no other readings; set readings=()")
+        if self.orders < 1 or self.shots < 0 or self.tree_tokens < 1:
+            raise UserError(
+                f"shots={self.shots}, orders={self.orders}, tree_tokens={self.tree_tokens} must be "
+                "at least 0, 1 and 1"
+            )
 
     def runs(self, seeds, draws):
-        """One run for zero shots, else one a draw."""
-        return draws if self.shots else draws[:1]
+        """One run where nothing is drawn, else one a draw, and one for each order of it."""
+        fixed = self.choose in ("first", "nearest") or not self.shots
+        orders = self.orders if self.order == "drawn" and self.shots else 1
+        return [d + _ORDER * o for d in (draws[:1] if fixed else draws) for o in range(orders)]
 
     def form(self):
         """Nothing to train together."""
         return None
 
-    def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log) -> ChoicePredictor:
+    def details(self, seed: int) -> Mapping[str, int]:
+        """The draw and the order that a run stands for."""
+        return {"draw": seed % _ORDER, "order": seed // _ORDER}
+
+    def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log):
         """Chooses and prefills the demonstrations."""
         start, meter = time.perf_counter(), Meter()
-        demonstrations = sample(data.all, self.shots, seed) if self.shots else ()
-        context = task.description + "".join(demonstration(task, e) for e in demonstrations)
-        prefix_ids, prefix = (), None
-        if context and not lm.config.cross:  # an encoder reads them anew with every query
-            # Where the context's tokens end depends on what follows it, so two queries decide.
-            probes = encode_examples(lm, task, (data.all + task.test)[:2], context)
-            ids = [e.context for e in probes]
-            prefix_ids = tuple(ids[0][: shared_prefix(ids)])
-            prefix = prefill(lm.network, lm.params, prefix_ids, lm.config.max_positions, meter)
+        if self.shots > len(data.all):
+            known = len(data.all)
+            raise UserError(f"shots={self.shots} of {known} labelled examples; raise examples")
+        prompts, labels = self._prompts(lm, task, data, seed, meter)
+        ids, prefix = (), None
+        if self.direction == "direct" and isinstance(prompts, Same):
+            ids, prefix = _prefilled(lm, task, prompts, data, meter)
         cost = Cost(
-            examples=len(demonstrations),
+            examples=labels,
             trainable_params=0,
             stored_bytes=size_bytes(prefix) if prefix else 0,
-            train_seconds=time.perf_counter() - start - meter.compile_seconds if context else 0.0,
+            train_seconds=time.perf_counter() - start - meter.compile_seconds if labels else 0.0,
             train_flops=meter.flops,
             compile_seconds=meter.compile_seconds,
         )
-        return ChoicePredictor(lm, task, cost, context, prefix_ids, prefix, self.readings)
+        kind = ChannelPredictor if self.direction == "channel" else ModelPredictor
+        return kind(
+            lm, task, cost, prompts, ids, prefix, self.readings, tree_tokens=self.tree_tokens
+        )
+
+    def _prompts(self, lm, task, data, seed, meter):
+        """What makes prompts of examples, and how many labels that took."""
+        draw, order = seed % _ORDER, seed // _ORDER
+        if self.choose == "nearest" and self.shots:
+            near = (self.shots, self.retriever, self.diversity, self.order)
+            return Nearest(lm, task, data.all, *near), len(data.all)
+        shown = chosen(self.choose, data.all, self.shots, draw, self.retriever)
+
+        def score(demonstrations: Sequence[Example], asked: Sequence[Example]) -> tuple:
+            return _quality(lm, task, demonstrations, asked, meter)
+
+        shown, asked = arranged(self.order, shown, order, self.orders, data.dev, draw, score)
+        return Same(lm, task, shown), len({e.id for e in (*shown, *asked)})
 
 
-def demonstration(task: Task, example: Example) -> str:
-    """An example with its answer, as it stands in a prompt."""
-    answer = example.choices[example.target] if example.choices else example.target
-    return example.prompt + task.target_delimiter + answer + task.fewshot_delimiter
+def _prefilled(lm: LM, task: Task, prompts: Same, data: Labelled, meter: Meter):
+    """The tokens that all prompts begin with, and their keys and values."""
+    if not (prompts.demonstrations or task.description) or lm.config.cross:
+        return (), None  # an encoder reads them anew with every query
+    # Where the context's tokens end depends on what follows it, so two queries decide.
+    queries = (data.all + task.test)[:2]
+    ids = [e.context for e in encode_examples(lm, task, queries, prompts(queries))]
+    shared = tuple(ids[0][: shared_prefix(ids)])
+    return shared, prefill(lm.network, lm.params, shared, lm.config.max_positions, meter)
+
+
+def _quality(lm, task, demonstrations, asked: Sequence[Example], meter: Meter):
+    """(accuracy, mean log-probability of the right answers), among the choices where there are
+    some; of texts the accuracy is 0.
+    """
+    nothing = Cost(0, 0, 0, 0.0, 0.0, 0.0)
+    predictor = ModelPredictor(lm, task, nothing, Same(lm, task, demonstrations))
+    scores = predictor.predict(asked, meter)[""]
+    pairs = list(zip(scores, asked, strict=True))
+    right = [bool(e.choices) and int(np.argmax(s)) == e.target for s, e in pairs]
+    likely = [s[e.target] - np.logaddexp.reduce(s) if e.choices else s[0] for s, e in pairs]
+    return float(np.mean(right)), float(np.mean(likely))
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelPredictor(ModelPredictor):
+    """Scores a choice by how likely it makes the prompt: the noisy channel of Min et al. 2021."""
+
+    def predict(self, examples: Sequence[Example], meter: Meter):
+        """See `Predictor`."""
+        if not examples[0].choices:
+            raise UserError("direction='channel' is for tasks with choices; take 'direct'")
+        shown = "".join(
+            f"{e.answer}\n{e.prompt}{self.task.fewshot_delimiter}"
+            for e in self.prompts.demonstrations
+        )
+        pairs = [(e, choice) for e in examples for choice in e.choices]
+        contexts = [f"{self.task.description}{shown}{choice}\n" for _, choice in pairs]
+        encoded: list[Encoded] = encode(self.lm.text, contexts, [[e.prompt] for e, _ in pairs])
+        scores = iter(self.scores(encoded, meter))
+        return {"": [np.concatenate([next(scores) for _ in e.choices]) for e in examples]}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lmlite import tree
 from lmlite.arms.arm import Cost, Labelled, Log
-from lmlite.arms.choices import ChoicePredictor
+from lmlite.arms.choices import ModelPredictor
 from lmlite.arms.tuned import Start, Tuned
 from lmlite.data.tasks import Task
 from lmlite.errors import UserError
@@ -33,7 +33,7 @@ class _Ready(NamedTuple):
 
 def fit_together(
     jobs: Sequence[Fit], lm: LM, task: Task, data: Labelled
-) -> Iterator[ChoicePredictor | UserError]:
+) -> Iterator[ModelPredictor | UserError]:
     """What `Tuned.fit` gives each job alone, in order, to float32 rounding; or why it has none.
 
     The jobs' arms have one `form`. A cost is the job's equal share of what all took (its `together`
@@ -75,7 +75,7 @@ def _ready(job: Fit, lm: LM, task: Task, data: Labelled, meter: Meter) -> _Ready
         return error
 
 
-def _alone(job: Fit, lm: LM, task: Task, data: Labelled) -> ChoicePredictor | UserError:
+def _alone(job: Fit, lm: LM, task: Task, data: Labelled) -> ModelPredictor | UserError:
     try:
         return job.arm.fit(lm, task, data, job.seed, job.log)
     except UserError as error:

@@ -8,7 +8,13 @@ from typing import ClassVar, NamedTuple
 from lmlite import tree
 from lmlite.adapt import Adaptation, Method, attach, attach_headed, randomly_headed
 from lmlite.arms.arm import Cost, Labelled, Log
-from lmlite.arms.choices import ChoicePredictor, encode_examples, scored_items, training_items
+from lmlite.arms.choices import (
+    ModelPredictor,
+    encode_examples,
+    fills_mask,
+    scored_items,
+    training_items,
+)
 from lmlite.arms.examples import Handling
 from lmlite.arms.fisher import squared_gradients
 from lmlite.data.pack import Item
@@ -25,7 +31,7 @@ class Start(NamedTuple):
     labels: dict[str, str]
     items: list[Item]
     dev: list[Item]
-    dev_targets: list[int | str]
+    dev_targets: list[int]
     settings: Settings
 
 
@@ -50,7 +56,11 @@ class Tuned:
         steps = s.optim["clip_norm"], s.optim["accumulate"]
         return form and (form, s.epochs, s.batch_size, s.focal_gamma, s.remat, *steps)
 
-    def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log) -> ChoicePredictor:
+    def details(self, seed: int) -> dict:
+        """Nothing beside the seed."""
+        return {}
+
+    def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log) -> ModelPredictor:
         """Trains and returns the zero-shot predictor of the tuned model."""
         began, meter = time.perf_counter(), Meter()
         start = self.start(lm, task, data, seed, meter)
@@ -68,7 +78,7 @@ class Tuned:
     def start(self, lm: LM, task: Task, data: Labelled, seed: int, meter: Meter) -> Start:
         """The adapted model and the examples as items."""
         encoded, targets = encode_examples(lm, task, data.train), [e.target for e in data.train]
-        bare = self.method.head is None and not lm.config.causal
+        bare = self.method.head is None and not lm.config.causal and not fills_mask(lm, data.train)
         classes = len(task.choices)
 
         def squares(paths):
@@ -82,7 +92,8 @@ class Tuned:
         optim = self.settings.optim
         groups = (*self.method.groups(lm), *optim.get("groups", ()))
         settings = dataclasses.replace(self.settings, optim={**optim, "groups": groups})
-        return Start(adapted, labels, items, dev, [e.target for e in data.dev], settings)
+        dev_targets = [e.target if e.choices else 0 for e in data.dev]
+        return Start(adapted, labels, items, dev, dev_targets, settings)
 
     def size(self, start: Start, result: Trained) -> dict[str, int]:
         """The sizes among the fields of `Cost`."""
@@ -92,7 +103,7 @@ class Tuned:
     def predictor(self, lm: LM, task: Task, start: Start, result: Trained, cost: Cost):
         """What answers queries after training `start` on the base `lm`."""
         found = Adaptation.of(self.method, lm, result.params)
-        return ChoicePredictor(self._deployed(lm, start, result), task, cost, adaptation=found)
+        return ModelPredictor(self._deployed(lm, start, result), task, cost, adaptation=found)
 
     def _deployed(self, lm: LM, start: Start, result: Trained) -> LM:
         """The model as it answers queries: folded into plain weights where the method can be."""

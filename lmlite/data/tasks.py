@@ -1,18 +1,36 @@
 """A task: prompts, the choices or text that should follow, and which split each item is in."""
 
+import dataclasses
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lmlite.config import nearest
 from lmlite.data.sources import Row, read
 from lmlite.data.splits import position, split_of
 from lmlite.errors import UserError
+from lmlite.metrics.measures import Choices, Likelihoods, Texts, named
 
+_DEFAULT_METRICS = {Choices: "accuracy", Texts: "chrf", Likelihoods: "bits_per_byte"}
 SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How answers are written: see `lmlite.decode.generate`.
+
+    samples: texts an item. extract: a regex whose first group, in its last match, is the answer.
+    """
+
+    max_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    samples: int = 1
+    extract: str = ""
 
 
 @dataclass(frozen=True)
@@ -20,7 +38,8 @@ class Example:
     """One item. The model sees `prompt`, then the task's target delimiter, then an answer.
 
     choices: the texts to choose among, () where the answer is generated. target: the index of the
-    right choice, or the text to generate. Items of one group are never in two splits.
+    right choice, or the text to generate. Items of one group are never in two splits. program: of
+    a task of code, what runs the tests once the answer stands before it.
     """
 
     id: str
@@ -28,14 +47,21 @@ class Example:
     choices: tuple[str, ...]
     target: int | str
     group: str
+    program: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The text of the right answer."""
+        return self.choices[self.target] if self.choices else self.target
 
 
 @dataclass(frozen=True)
 class Task:
     """Items by split. choices: those of every item, () where items have their own or none.
 
-    content_free: prompts with every column filled in with a text that says nothing, for contextual
-    calibration (the three of Zhao et al. 2021, section 5).
+    frame: the prompt with every column filled in with one text. premise: what of the prompt stands
+    after its last column. metrics: names of measures, the main one first. chat: prompts are
+    messages of the model's chat template. generation: of answers that are written, not scored.
     """
 
     name: str
@@ -46,7 +72,24 @@ class Task:
     fewshot_delimiter: str = "\n\n"
     target_delimiter: str = " "
     description: str = ""
-    content_free: tuple[str, ...] = ()
+    frame: Callable[[str], str] = str
+    premise: str = ""
+    metrics: tuple[str, ...] = ("accuracy",)
+    chat: bool = False
+    generation: Generation = Generation()
+    run_code: bool = False
+
+    @property
+    def content_free(self) -> tuple[str, ...]:
+        """Prompts that say nothing, for contextual calibration (Zhao et al. 2021, section 5)."""
+        return tuple(self.frame(text) for text in CONTENT_FREE)
+
+    @property
+    def kind(self) -> type:
+        """What answers are: `Choices`, `Texts` written, or `Likelihoods` of given ones."""
+        if self.train[0].choices:
+            return Choices
+        return Texts if self.generation.max_new_tokens else Likelihoods
 
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -68,7 +111,12 @@ def load_task(config: Any) -> Task:
     limit           at most so many rows (of each source split), picked by hash; 0 for all
     split           pairs of train, dev or test with a fraction of the groups, summing to 1; or
                     with the name that stands for '{split}' in `source`
-    fewshot_delimiter, target_delimiter, description    as in `Task`
+    chunk           characters; longer answers are cut at line breaks into rows of about so many
+    metrics         names of `lmlite.metrics.measures`; () for the usual one of such a task
+    generation      the fields of `Generation`
+    tests, entry_point, run_code    the columns of a program's tests and of the function they call,
+                    and whether written programs may be run
+    fewshot_delimiter, target_delimiter, description, chat    as in `Task`
 
     UserError: what the fields and the data disagree on: a missing column, a label that is not in
     the list, an id given twice, a group in two splits, an empty split, training data of one class.
@@ -85,15 +133,32 @@ def load_task(config: Any) -> Task:
         for example in _examples(config, config.source):
             splits[split_of(example.group, config.split)].append(example)
     _check(config, splits)
-    return Task(
+    task = Task(
         name=config.source,
         choices=tuple(config.choices),
         **{split: tuple(examples) for split, examples in splits.items()},
         fewshot_delimiter=config.fewshot_delimiter,
         target_delimiter=config.target_delimiter,
         description=config.description,
-        content_free=tuple(_content_free(config.template)),
+        frame=partial(_framed, config.template),
+        premise=_premise(config.template),
+        chat=config.chat,
+        generation=Generation(**dict(config.generation)),
+        run_code=config.run_code,
     )
+    return with_metrics(task, config.metrics)
+
+
+def with_metrics(task: Task, names: Sequence[str]) -> Task:
+    """The task with its measures; () for the usual one. UserError for one that does not suit it."""
+    names = tuple(names) or (_DEFAULT_METRICS[task.kind],)
+    named(names, task.kind)
+    if any(name.startswith("pass@") for name in names) and not task.run_code:
+        raise UserError(
+            "task.metrics asks whether written programs pass their tests, which runs them on this "
+            "machine; set task.run_code=true to allow it"
+        )
+    return dataclasses.replace(task, metrics=names)
 
 
 def _splits(config: Any) -> dict[str, float | str]:
@@ -137,12 +202,27 @@ def _examples(config: Any, source: str) -> list[Example]:
     name, count = Counter(ids).most_common(1)[0]
     if count > 1:
         raise UserError(f"task.id={config.id!r}: {count} rows of {source} share the id {name!r}")
-    named = zip(ids, rows, strict=True)
-    kept = [(name, row) for name, row in named if not _ignored(config, row)]
+    pairs = zip(ids, rows, strict=True)
+    kept = [(name, row) for name, row in pairs if not _ignored(config, row)]
     if config.limit:
         kept.sort(key=lambda item: position("limit", 0, item[0]))
         kept = kept[: config.limit]
-    return [_example(config, name, row) for name, row in kept]
+    examples = [_example(config, name, row) for name, row in kept]
+    if not config.chunk:
+        return examples
+    return [part for example in examples for part in _chunks(example, config.chunk)]
+
+
+def _chunks(example: Example, size: int) -> Iterator[Example]:
+    """The example with its answer cut at line breaks into parts of at least `size` characters."""
+    parts, text = [], ""
+    for line in str(example.target).splitlines(keepends=True):
+        text += line
+        if len(text) >= size:
+            parts.append(text)
+            text = ""
+    for i, part in enumerate([*parts, *([text] if text.strip() else [])]):
+        yield dataclasses.replace(example, id=f"{example.id}-{i}", target=part)
 
 
 def _ignored(config: Any, row: Row) -> bool:
@@ -159,7 +239,13 @@ def _example(config: Any, name: str, row: Row) -> Example:
         choices=choices,
         target=_target(config, name, row, len(choices)),
         group=str(_column(row, config.group, "group")) if config.group else name,
+        program=_program(config, row) if config.tests else "",
     )
+
+
+def _program(config: Any, row: Row) -> str:
+    tests, function = _column(row, config.tests, "tests"), _column(row, config.entry_point, "tests")
+    return f"\n\n{tests}\n\ncheck({function})\n"
 
 
 def _render(template: str, row: Row) -> str:
@@ -172,10 +258,15 @@ def _render(template: str, row: Row) -> str:
         raise UserError(f"task.template={template!r} cannot be filled in: {error}") from error
 
 
-def _content_free(template: str) -> Iterator[str]:
-    parts = list(string.Formatter().parse(template))
-    for text in CONTENT_FREE:
-        yield "".join(fixed + ("" if field is None else text) for fixed, field, _, _ in parts)
+def _framed(template: str, text: str) -> str:
+    parts = string.Formatter().parse(template)
+    return "".join(fixed + ("" if field is None else text) for fixed, field, _, _ in parts)
+
+
+def _premise(template: str) -> str:
+    """The fixed text after the last column."""
+    *_, (fixed, field, _, _) = [("", None, "", ""), *string.Formatter().parse(template)]
+    return fixed if field is None else ""
 
 
 def _target(config: Any, name: str, row: Row, choices: int) -> int | str:

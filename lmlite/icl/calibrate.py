@@ -37,3 +37,11 @@ def log_normalised(scores: np.ndarray) -> np.ndarray:
     """Log-probabilities over the choices alone: [n, C] -> [n, C], rows sum to 1 in probability."""
     top = scores.max(axis=-1, keepdims=True)
     return scores - top - np.log(np.sum(np.exp(scores - top), axis=-1, keepdims=True))
+
+
+def pmi(scores: Sequence[np.ndarray], prior: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """log p(choice | prompt) - log p(choice | premise): what the prompt adds; [C] an item, both.
+
+    Domain conditional PMI: Holtzman et al. 2021, arXiv:2104.08315, equation 2.
+    """
+    return [s - p for s, p in zip(scores, prior, strict=True)]

@@ -15,25 +15,32 @@ class Encoded(NamedTuple):
 
 
 def encode(
-    tokenizer: Tokenizer, contexts: Sequence[str], continuations: Sequence[Sequence[str]]
+    tokenizer: Tokenizer,
+    contexts: Sequence[str],
+    continuations: Sequence[Sequence[str]],
+    special: bool = True,
 ) -> list[Encoded]:
     """Encodes each context with its continuations (which bring their own leading space).
 
     A continuation's tokens are those of the joint text past the context's own, and a context's
-    trailing spaces move into the continuation: lm-evaluation-harness's rule, so scores compare.
-    Raises UserError for an empty context or continuation.
+    trailing spaces move into the continuation: lm-evaluation-harness's rule, so scores compare. By
+    the same rule an empty context is the token that starts (or else ends) a text. special: whether
+    to add what the model expects around a text; prompts of a chat template bring it.
+    Raises UserError for an empty continuation.
     """
     bare = [context.rstrip() for context in contexts]
-    if empty := [i for i, context in enumerate(bare) if not context]:
-        raise UserError(f"prompt {empty[0]} is empty; give the task a template with fixed text")
-    heads = tokenizer.encode_batch(bare)
-    joint = tokenizer.encode_batch(
-        [full + text for full, texts in zip(contexts, continuations, strict=True) for text in texts]
-    )
+    heads = tokenizer.encode_batch(bare, special)
+    pairs = zip(contexts, continuations, strict=True)
+    texts = [full + continuation for full, ends in pairs for continuation in ends]
+    joint = tokenizer.encode_batch(texts, special)
     out, at = [], 0
-    for head, texts in zip(heads, continuations, strict=True):
-        tails = [ids[len(head) :] for ids in joint[at : at + len(texts)]]
+    for context, head, texts in zip(bare, heads, continuations, strict=True):
+        whole = joint[at : at + len(texts)]
         at += len(texts)
+        if not context:
+            head = first_token(tokenizer)
+            whole = [ids if ids[:1] == head else head + ids for ids in whole]
+        tails = [ids[len(head) :] for ids in whole]
         if [] in tails:
             text = texts[tails.index([])]
             raise UserError(f"choice {text!r} adds no token to its prompt; name it differently")
@@ -41,12 +48,20 @@ def encode(
     return out
 
 
+def first_token(tokenizer: Tokenizer) -> list[int]:
+    """What stands before a text without a context. UserError for a model that has no such token."""
+    for token in (tokenizer.bos_id, tokenizer.eos_id):
+        if token is not None:
+            return [token]
+    raise UserError("a prompt is empty, and the model has no token that starts a text; use another")
+
+
 def encode_pairs(
     tokenizer: Tokenizer, sources: Sequence[str], targets: Sequence[Sequence[str]]
 ) -> list[Encoded]:
     """Encodes each source, with the special tokens around it, and its targets, without any.
 
-    For encoder-decoders, and again lm-evaluation-harness's rule.
+    For encoder-decoders (lm-evaluation-harness's rule), and for encoders that fill a mask.
     Raises UserError for an empty source or target.
     """
     heads = tokenizer.encode_batch(list(sources))

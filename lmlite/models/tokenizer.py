@@ -48,6 +48,17 @@ class Tokenizer:
         """Id of the token that fills a batch."""
         return self._id("pad_token")
 
+    @property
+    def mask_token(self) -> str | None:
+        """The token that hides another one, as BERT's [MASK]."""
+        known = (self._token("mask_token"), "[MASK]", "<mask>")
+        return next((t for t in known if t and self.backend.token_to_id(t) is not None), None)
+
+    @property
+    def mask_id(self) -> int | None:
+        """Its id."""
+        return None if self.mask_token is None else self.backend.token_to_id(self.mask_token)
+
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids of `text`; `special` adds what the model expects around it (such as BOS)."""
         return self.backend.encode(text, add_special_tokens=special).ids

@@ -26,9 +26,9 @@ def break_even(summaries: Sequence[Summary]) -> list[BreakEven]:
     prompted = [s for s in summaries if s.family.startswith(PROMPTED) and s.labels > 0]
     found = []
     for tuned in summaries:
-        rivals = [s for s in prompted if s.accuracy.value <= tuned.accuracy.value]
+        rivals = [s for s in prompted if s.merit <= tuned.merit]
         if rivals and not tuned.family.startswith(PROMPTED):
-            rival = max(rivals, key=lambda s: s.accuracy.value)
+            rival = max(rivals, key=lambda s: s.merit)
             found.append(BreakEven(tuned.arm, rival.arm, _queries(tuned, rival)))
     return [b for b in found if not math.isnan(b.queries)]
 

@@ -1,6 +1,7 @@
 """report.md: the comparison for a reader who did not run it."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,16 @@ import numpy as np
 from lmlite.errors import UserError
 from lmlite.report import prose, units
 from lmlite.report.pictures import quality_cost
-from lmlite.report.summary import METRIC, SPLIT, Records, Summary, failures, summarize
+from lmlite.report.summary import (
+    SPLIT,
+    Records,
+    Summary,
+    failures,
+    main_metric,
+    summarize,
+)
 from lmlite.report.table import KEY, failed, markdown, markdown_table
+from lmlite.report.variance import variance_table
 from lmlite.workdir import write_bytes, write_text
 
 REPORT, PICTURE = "report.md", "quality_cost.png"
@@ -52,7 +61,7 @@ def write_report(workdir: Path, rows: Records, predictions: Records, config: dic
     subject = " with ".join([*dict.fromkeys(row["task"] for row in rows), *_model(config)])
     try:
         if summaries:
-            picture = quality_cost(summaries, f"Accuracy against cost: {subject}")
+            picture = quality_cost(summaries, f"Quality against cost: {subject}")
             write_bytes(Path(workdir) / PICTURE, picture)
         write_text(Path(workdir) / REPORT, document(subject, summaries, rows, config))
     except OSError as error:
@@ -70,6 +79,8 @@ def document(subject: str, summaries: Sequence[Summary], rows: Records, config: 
         ("## Quality against cost", _picture() if summaries else ""),
         ("## When does tuning pay?", prose.break_even_table(summaries)),
         ("## Other measures", _other_metrics(summaries, rows)),
+        ("## Differences from the best", _differences(summaries)),
+        ("## Draws and orders of demonstrations", variance_table(summaries, rows)),
         ("## What failed", _bullets([failed(run) for run in failed_runs])),
         ("## How it was measured", _measured(rows, config)),
         ("## Caveats", _bullets(prose.caveats(summaries, failed_runs))),
@@ -79,17 +90,32 @@ def document(subject: str, summaries: Sequence[Summary], rows: Records, config: 
 
 def _picture() -> str:
     return (
-        f"![Accuracy of each arm against its cost]({PICTURE})\n\n"
-        "Up is better, left is cheaper. Arms below the dashed line are beaten by one that costs no "
-        "more on that axis."
+        f"![Quality of each arm against its cost]({PICTURE})\n\n"
+        "Up is better (where less is better, the axis is turned over), left is cheaper. Arms below "
+        "the dashed line are beaten by one that costs no more on that axis."
+    )
+
+
+def _differences(summaries: Sequence[Summary]) -> str:
+    """The paired difference of every arm from the best, with both tests."""
+    if len(summaries) < 2 or math.isnan(summaries[1].behind.low):
+        return ""
+    unit = summaries[0].measure.unit
+    lines = [
+        [s.arm, units.estimate(s.behind, unit), units.decimal(s.p_value)] for s in summaries[1:]
+    ]
+    table = markdown(("arm", "difference [95 % CI]", "McNemar p"), lines, (False, True, True))
+    return (
+        "On the same items, by bootstrap over items; McNemar's exact test is between the first run "
+        f"of each. {len(lines)} comparisons were made, none corrected for.\n\n{table}"
     )
 
 
 def _other_metrics(summaries: Sequence[Summary], rows: Records) -> str:
     """Means over seeds of every further metric of the test split; empty where there is none."""
-    values: dict[tuple[str, str], list[float]] = {}
+    main, values = main_metric(rows), {}
     for row in rows:
-        if row["split"] == SPLIT and row["metric"] != METRIC and row["value"] is not None:
+        if row["split"] == SPLIT and row["metric"] != main and row["value"] is not None:
             values.setdefault((row["arm"], row["metric"]), []).append(row["value"])
     names = list(dict.fromkeys(metric for _, metric in values))
     lines = [

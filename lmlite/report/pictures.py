@@ -41,7 +41,7 @@ QUERY = Cost(
 
 
 def quality_cost(summaries: Sequence[Summary], title: str) -> bytes:
-    """A PNG: accuracy against the cost to fit, and against the cost of a query.
+    """A PNG: quality against the cost to fit, and against the cost of a query.
 
     An arm is left out of a panel whose cost it lacks.
     """
@@ -56,15 +56,19 @@ def quality_cost(summaries: Sequence[Summary], title: str) -> bytes:
     ]
     for ax, cost, shown in panels:
         _panel(ax, cost, shown, colours)
-    axes[0].set_ylabel("accuracy on the test items")
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    measure = summaries[0].measure
+    axes[0].set_ylabel(f"{summaries[0].metric} on the test items")
+    if measure.unit == "percent":
+        axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if measure.lower:
+        axes[0].invert_yaxis()
     figure.suptitle(title, fontsize=12, fontweight="bold")
     place_of_key = dict(loc="outside lower center", ncols=3, frameon=False, fontsize=9.5)
     figure.legend(handles=_key(colours), **place_of_key)
     canvas.draw()  # settles the layout, on which the places of the names depend
     for ax, cost, shown in panels:
         names = [(s.arm, colours[s.family]) for s in shown]
-        place(ax, _positions(cost, shown), [s.accuracy.value for s in shown], names)
+        place(ax, _positions(cost, shown), [s.quality.value for s in shown], names)
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
@@ -90,18 +94,19 @@ def _panel(ax: Axes, cost: Cost, shown: Sequence[Summary], colours: dict[str, st
         return
     x = _positions(cost, shown)
     _costs_axis(ax, cost, shown, x)
-    _frontier(ax, x, np.array([s.accuracy.value for s in shown]))
+    _frontier(ax, x, np.array([s.merit for s in shown]), shown[0].measure.lower)
     for at, s in zip(x, shown, strict=True):
         colour = colours[s.family]
         fill = colour if s.near_best else "white"
-        ax.plot([at, at], s.accuracy[1:], color=colour, **_INTERVAL)
-        ax.plot(at, s.accuracy.value, color=colour, mfc=fill, zorder=4, **_DOT)
+        ax.plot([at, at], s.quality[1:], color=colour, **_INTERVAL)
+        ax.plot(at, s.quality.value, color=colour, mfc=fill, zorder=4, **_DOT)
 
 
-def _frontier(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    steps = frontier(x, y)
+def _frontier(ax: Axes, x: np.ndarray, merit: np.ndarray, lower: bool) -> None:
+    steps = frontier(x, merit)
+    y = -merit if lower else merit
     right = ax.get_xlim()[1]
-    ax.step([*x[steps], right], [*y[steps], y.max()], where="post", zorder=1, **_FRONTIER)
+    ax.step([*x[steps], right], [*y[steps], y[steps[-1]]], where="post", zorder=1, **_FRONTIER)
 
 
 def _positions(cost: Cost, shown: Sequence[Summary]) -> np.ndarray:

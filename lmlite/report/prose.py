@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from lmlite.metrics import Estimate
 from lmlite.report import units
 from lmlite.report.breakeven import break_even
 from lmlite.report.summary import Failure, Summary
@@ -26,13 +25,23 @@ def answer(summaries: Sequence[Summary], subject: str) -> str:
 
 
 def _best(summaries: Sequence[Summary]) -> str:
-    best, a = summaries[0], summaries[0].accuracy
-    runs = f", standard deviation {units.percent(best.spread)} over {best.seeds} runs"
-    return (
-        f"**{best.arm}** {'is the most accurate' if len(summaries) > 1 else 'is the only arm'}: "
-        f"{units.percent(a.value)} % (95 % interval {units.percent(a.low)} to "
-        f"{units.percent(a.high)} over {best.items} test items{runs if best.seeds > 1 else ''})."
-    )
+    best, a = summaries[0], summaries[0].quality
+    told = [f"{best.items} test items"]
+    if not math.isnan(a.low):
+        told.insert(0, f"95 % interval {_plain(best, a.low)} to {_plain(best, a.high)} over")
+    if best.seeds > 1:
+        told.append(f"with standard deviation {_plain(best, best.spread)} over {best.seeds} runs")
+    rank = "is the best" if len(summaries) > 1 else "is the only arm"
+    return f"**{best.arm}** {rank}: {best.metric} {_value(best, a.value)} ({' '.join(told)})."
+
+
+def _value(s: Summary, x: float) -> str:
+    """A number of the arms' measure with its unit."""
+    return f"{_plain(s, x)} %" if s.measure.unit == "percent" else _plain(s, x)
+
+
+def _plain(s: Summary, x: float) -> str:
+    return units.value(x, s.measure.unit)
 
 
 def _rivals(summaries: Sequence[Summary]) -> str:
@@ -46,9 +55,9 @@ def _rivals(summaries: Sequence[Summary]) -> str:
         return f"{told}."
     if cheapest is best:
         return f"{told}, and none of those takes less time."
-    value = units.percent(cheapest.accuracy.value)
+    value = _value(cheapest, cheapest.quality.value)
     return (
-        f"{told}; the cheapest of those is **{cheapest.arm}** ({value} %), which fits and answers "
+        f"{told}; the cheapest of those is **{cheapest.arm}** ({value}), which fits and answers "
         f"all items in {units.seconds(cheapest.total_seconds)} where {best.arm} takes "
         f"{units.seconds(best.total_seconds)}."
     )
@@ -58,9 +67,10 @@ def _without_labels(summaries: Sequence[Summary]) -> list[str]:
     free = next((s for s in summaries if s.labels == 0), None)
     if free is None or free is summaries[0]:
         return []
-    lost = units.percent(summaries[0].accuracy.value - free.accuracy.value)
-    value = units.percent(free.accuracy.value)
-    return [f"Without any label, **{free.arm}** gets {value} %, {lost} points less."]
+    best = summaries[0]
+    lost = _plain(best, abs(best.quality.value - free.quality.value))
+    value = _value(free, free.quality.value)
+    return [f"Without any label, **{free.arm}** gets {value}, {lost} points less."]
 
 
 def break_even_table(summaries: Sequence[Summary]) -> str:
@@ -83,12 +93,12 @@ def caveats(summaries: Sequence[Summary], failures: Sequence[Failure]) -> list[s
     """What the reader should hold against the numbers, a sentence each."""
     if not summaries:
         return []
-    a = summaries[0].accuracy
-    found = [f"One task and one model: another may rank the arms otherwise. {_margin(a)}"]
+    margin = _margin(summaries[0])
+    found = [f"One task and one model: another may rank the arms otherwise. {margin}"]
     if len(summaries) > 1:
         found.append(
             f"{summaries[0].arm} was picked as the best on the items it is judged by, so its "
-            "accuracy is a little too high, and the more arms, the more so."
+            "quality is a little too high, and the more arms, the more so."
         )
     if once := [s.arm for s in summaries if s.seeds == 1]:
         found.append(f"Run once, so without a spread over seeds: {', '.join(once)}.")
@@ -103,8 +113,8 @@ def caveats(summaries: Sequence[Summary], failures: Sequence[Failure]) -> list[s
     return found
 
 
-def _margin(a: Estimate) -> str:
-    if math.isnan(a.low):
-        return "Without predictions there are no intervals over items."
-    half = units.percent((a.high - a.low) / 2)
-    return f"The best arm's accuracy is known to about ±{half} points."
+def _margin(best: Summary) -> str:
+    if math.isnan(best.quality.low):
+        return "There are no intervals over items: no predictions, or a metric that is no mean."
+    half = _value(best, (best.quality.high - best.quality.low) / 2)
+    return f"The best arm's {best.metric} is known to about ±{half}."

@@ -29,8 +29,6 @@ class Column(NamedTuple):
 
 ARM = Column("arm", lambda s: f"{NEAR_BEST if s.near_best else ' '} {s.arm}", right=False)
 COLUMNS = (
-    Column("accuracy %\n[95 % CI]", lambda s: units.estimate(s.accuracy)),
-    Column("sd", lambda s: units.percent(s.spread)),
     Column("labels\nused", lambda s: units.count(s.labels)),
     Column("time\nto fit", lambda s: units.seconds(s.fit_seconds)),
     Column("time\na query", lambda s: units.seconds(s.query_seconds)),
@@ -39,13 +37,25 @@ COLUMNS = (
     Column("stored\nbytes", lambda s: units.size(s.stored_bytes)),
     Column("peak\nmemory", lambda s: units.size(s.peak_bytes)),
 )
+
+
+def quality(summaries: Sequence[Summary]) -> tuple[Column, Column]:
+    """The columns of the measure that these arms are compared by."""
+    unit = summaries[0].measure.unit
+    head = f"{summaries[0].metric}{' %' if unit == 'percent' else ''}\n[95 % CI]"
+    return (
+        Column(head, lambda s: units.estimate(s.quality, unit)),
+        Column("sd", lambda s: units.value(s.spread, unit)),
+    )
+
+
 KIND = Column("kind", lambda s: s.family, right=False)
 RUNS = Column("runs", lambda s: str(s.seeds))
 
 
 def markdown_table(summaries: Sequence[Summary]) -> str:
     """All columns, a line an arm, ending without a newline."""
-    columns = (ARM, KIND, *COLUMNS[:2], RUNS, *COLUMNS[2:])
+    columns = (ARM, KIND, *quality(summaries), RUNS, *COLUMNS)
     return markdown(
         [column.head for column in columns],
         [[column.cell(s).strip() for column in columns] for s in summaries],
@@ -88,7 +98,7 @@ def failed(failure: Failure) -> str:
 def _pages(summaries: Sequence[Summary], width: int) -> list[list[Column]]:
     """Columns in as few tables as `width` allows, each of which begins with the arm."""
     pages, room = [], 0
-    for column in COLUMNS:
+    for column in (*quality(summaries), *COLUMNS):
         if not pages or GAP + _width(summaries, column) > room:
             pages.append([ARM])
             room = width - _width(summaries, ARM)

@@ -40,9 +40,18 @@ def decimal(x: float) -> str:
     return MISSING if math.isnan(x) else f"{x:.3f}"
 
 
-def estimate(x: Estimate) -> str:
-    """A share and its interval in per cent: '91.2 [87.1, 94.3]'."""
-    return f"{percent(x.value)} [{percent(x.low)}, {percent(x.high)}]"
+def value(x: float, unit: str) -> str:
+    """A number in the unit of its measure, 'percent' or 'plain'."""
+    if unit == "percent":
+        return percent(x)
+    return MISSING if math.isnan(x) else f"{x:.4g}"
+
+
+def estimate(x: Estimate, unit: str = "percent") -> str:
+    """A number and, where it has one, its interval: '91.2 [87.1, 94.3]'."""
+    if math.isnan(x.low):
+        return value(x.value, unit)
+    return f"{value(x.value, unit)} [{value(x.low, unit)}, {value(x.high, unit)}]"
 
 
 def _scaled(x: float, scale: tuple, space: str) -> str:

@@ -1,0 +1,85 @@
+"""Readings of the same choices: what is made of their scores, and what else has to be scored.
+
+n examples, C choices.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lmlite.data.splits import position
+from lmlite.data.tasks import Example, Task
+from lmlite.errors import UserError
+from lmlite.icl import calibrate
+
+Scores = list[np.ndarray]
+Scorer = Callable[[Sequence[Example]], Scores]
+READINGS = ("length", "bytes", "contextual", "domain", "batch", "pmi")
+_DOMAIN_TEXTS = 20  # Fei et al. 2023, section 4.1
+
+
+def read(
+    name: str,
+    task: Task,
+    examples: Sequence[Example],
+    scores: Scores,
+    tokens: Sequence[np.ndarray],
+    of_prompts: Scorer,
+    of_texts: Scorer,
+) -> Scores:
+    """Scores [C] an example under a reading; tokens: int[C], how many each choice has.
+
+    of_prompts scores the choices of further examples behind the same demonstrations, of_texts
+    behind their prompts alone. Raises UserError for an unknown reading, or one that needs the same
+    choices for all examples where they are not.
+    """
+    if name == "length":
+        return [calibrate.length_normalised(s, t) for s, t in zip(scores, tokens, strict=True)]
+    if name == "bytes":
+        sizes = [[len(c.encode()) for c in e.choices] for e in examples]
+        return [calibrate.length_normalised(s, t) for s, t in zip(scores, sizes, strict=True)]
+    if name == "pmi":
+        return calibrate.pmi(scores, of_texts(_premised(task, examples)))
+    if name not in READINGS:
+        raise UserError(f"reading {name!r} is unknown; known: {', '.join(READINGS)}")
+    if name == "batch":
+        if len({len(s) for s in scores}) > 1:
+            raise UserError("batch calibration needs the same number of choices everywhere")
+        return list(calibrate.batch(np.stack(scores)))
+    texts = task.content_free if name == "contextual" else _domain_texts(task)
+    free = of_prompts(_filled(task, examples, texts, name))
+    return list(calibrate.contextual(np.stack(scores), np.stack(free)))
+
+
+def _filled(task: Task, examples, prompts: Sequence[str], name: str) -> list[Example]:
+    if len({e.choices for e in examples}) > 1:
+        raise UserError(
+            f"{name} calibration needs the same choices for every example; "
+            f"take {name!r} out of the arm's readings"
+        )
+    first = examples[0]
+    return [dataclasses.replace(first, id=f"free-{i}", prompt=p) for i, p in enumerate(prompts)]
+
+
+def _premised(task: Task, examples: Sequence[Example]) -> list[Example]:
+    """The examples with only what the prompt says after its last column."""
+    premise = task.premise.lstrip("\n") or task.content_free[-1]
+    return [dataclasses.replace(e, prompt=premise) for e in examples]
+
+
+def _domain_texts(task: Task) -> list[str]:
+    """Prompts of random words of the training prompts, as long as those on average.
+
+    Domain-context calibration: Fei et al. 2023, arXiv:2305.19148, section 4.
+    """
+    fixed = set(task.content_free[-1].split())
+    bodies = [[w for w in e.prompt.split() if w not in fixed] for e in task.train[:1000]]
+    words = [word for body in bodies for word in body]
+    length = max(1, round(len(words) / len(bodies)))
+
+    def drawn(text: int) -> str:
+        places = (position("domain", text, str(i)) for i in range(length))
+        return " ".join(words[int(place * len(words))] for place in places)
+
+    return [task.frame(drawn(text)) for text in range(_DOMAIN_TEXTS)]

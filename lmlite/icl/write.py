@@ -1,0 +1,88 @@
+"""Answers written after encoded prompts; demonstrations that prompts share are prefilled once.
+
+n prompts, S samples.
+"""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from lmlite.data.tasks import Generation
+from lmlite.decode import generate
+from lmlite.errors import UserError
+from lmlite.icl.encode import Encoded
+from lmlite.models.attention import Prefix
+from lmlite.models.lm import LM, Virtual
+
+_PREFIX = "shared_prompt"  # in the tree of parameters
+
+
+def write(
+    lm: LM,
+    encoded: Sequence[Encoded],
+    shared: Sequence[bool],
+    prefix: tuple[Prefix, ...] | None,
+    generation: Generation,
+) -> list[list[str]]:
+    """S texts a prompt. shared: which prompts begin with the tokens of `prefix`."""
+    S = generation.samples
+    if S > 1 and not generation.temperature:
+        raise UserError(
+            f"generation.samples={S} texts would be the same at temperature=0.0; "
+            "set generation.temperature, or one sample"
+        )
+    found: list[list[str]] = [[]] * len(encoded)
+    for with_prefix in (True, False):
+        chosen = [i for i, s in enumerate(shared) if s == with_prefix]
+        if not chosen:
+            continue
+        skip = int(prefix[0].valid.sum()) if with_prefix and prefix else 0
+        prompts = [encoded[i].context[skip:] for i in chosen for _ in range(S)]
+        options = dict(
+            max_new_tokens=generation.max_new_tokens,
+            stop=generation.stop,
+            temperature=generation.temperature,
+        )
+        model = _behind(lm, prefix, skip) if skip else lm
+        texts = [one.text for one in generate(model, prompts, **options)]
+        for at, i in enumerate(chosen):
+            found[i] = texts[at * S : (at + 1) * S]
+    return found
+
+
+def extracted(text: str, pattern: str) -> str:
+    """The first group of the pattern's last match, '' without one; the text where there is none.
+
+    Raises UserError for a regex that is none, or has no group.
+    """
+    if not pattern:
+        return text
+    try:
+        found = [match[1] for match in re.finditer(pattern, text, re.DOTALL)]
+    except (re.error, IndexError) as error:
+        raise UserError(
+            f"generation.extract={pattern!r} is no regex with a group: {error}"
+        ) from error
+    return found[-1] if found else ""
+
+
+def voted(texts: Sequence[str], pattern: str) -> str:
+    """The answer that most texts give, the first of equals: self-consistency (Wang et al. 2022,
+    arXiv:2203.11171).
+    """
+    answers = [extracted(text, pattern).strip() for text in texts]
+    counted = Counter(answer for answer in answers if answer).most_common(1)
+    return counted[0][0] if counted else ""
+
+
+def _behind(lm: LM, prefix: tuple[Prefix, ...], length: int) -> LM:
+    """The model with a prompt's keys and values before every input."""
+    if lm.virtual is not None:
+        raise UserError("a model with learned virtual tokens takes no demonstrations; use 0 shots")
+    params = {**lm.params, _PREFIX: prefix}
+    return dataclasses.replace(lm, params=params, virtual=Virtual(length, _stored))
+
+
+def _stored(network, params) -> tuple[Prefix, ...]:
+    return params[_PREFIX]

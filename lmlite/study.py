@@ -1,0 +1,69 @@
+"""A study: the comparison repeated with more labelled examples, and one table of it all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from lmlite.compare import compare
+from lmlite.errors import UserError
+from lmlite.report.across import across
+from lmlite.report.summary import Summary, summarize
+from lmlite.workdir import Records, write_config, write_text
+
+REPORT = "report.md"
+
+
+def study(config: ConfigDict, workdir: Path) -> None:
+    """Runs `compare` at every point of config.points, and writes report.md of all of them.
+
+    A point is (labelled examples, factor, most): tuning passes over its examples `factor` times as
+    often as the arms say, and only the `most` most accurate arms of the point before take part
+    beside those of config.always; 0 for all arms. A point's run is the folder 'N-labels' of
+    `workdir`, whole in itself and resumed like any other. Raises UserError where no point is left
+    with an arm; an arm that fails is told of when all points are done.
+    """
+    found: list[tuple[str, Sequence[Summary]]] = []
+    failed = []
+    for labels, factor, most in config.points:
+        names = list(config.arms)
+        if most:
+            names = chosen(names, found[-1][1] if found else (), most, config.always)
+        folder = workdir / f"{labels}-labels"
+        point = at_point(config, names, labels, factor)
+        write_config(folder, point)
+        try:
+            compare(point, folder)
+        except UserError as error:
+            failed.append(f"{labels} labels: {error}")
+        rows, answers = (Records(folder / f"{n}.jsonl").rows() for n in ("results", "predictions"))
+        found.append((f"{labels} labels", summarize(rows, answers)))
+        write_text(workdir / REPORT, across(found, config.task.source, config.model))
+    print((workdir / REPORT).read_text())
+    if failed:
+        raise UserError("; ".join(failed))
+
+
+def chosen(
+    names: Sequence[str], before: Sequence[Summary], most: int, always: Sequence[str]
+) -> list[str]:
+    """The `most` best arms of the point before and those of `always`, in the order of `names`.
+
+    An arm counts by its plain reading. Raises UserError where no point comes before.
+    """
+    ranked = [s.arm for s in before if s.arm in names]
+    if not ranked:
+        raise UserError("points: the first has none before it to choose arms by; give it most=0")
+    kept = {*ranked[:most], *always}
+    return [name for name in names if name in kept]
+
+
+def at_point(config: ConfigDict, names: Sequence[str], labels: int, factor: float) -> ConfigDict:
+    """The config of `compare` at a point."""
+    fields = config.to_dict()
+    del fields["points"], fields["always"]
+    arms = {name: fields["arms"][name] for name in names}
+    for arm in arms.values():
+        if "train" in arm:
+            arm["train"]["epochs"] = max(1, round(arm["train"]["epochs"] * factor))
+    return ConfigDict({**fields, "examples": labels, "arms": arms}).lock()
