@@ -37,12 +37,16 @@ class Meter:
 _OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
 
 
+_KEPT = 32  # compiled programs of a function
+
+
 class Program:
     """A jitted function compiled ahead of time, one program a set of shapes, metered at each call.
 
     The first `static` arguments are compile-time constants (hashable); `donate` names arguments
     whose buffers the call may reuse. Calls block until the result is there: the meter's seconds are
-    then the work's own.
+    then the work's own. The programs of the last `_KEPT` sets of shapes are kept: a long comparison
+    compiles hundreds, and a process can map only so much code.
     """
 
     def __init__(self, function: Callable, static: int = 0, donate: tuple[int, ...] = ()):
@@ -63,7 +67,9 @@ class Program:
         leaves, structure = jax.tree.flatten(args[self._static :])
         shapes = tuple((jax.numpy.shape(x), jax.numpy.result_type(x)) for x in leaves)
         key = args[: self._static], structure, shapes
-        if key not in self._compiled:
+        if key in self._compiled:
+            self._compiled[key] = self._compiled.pop(key)  # the last to be dropped
+        else:
             start = time.perf_counter()
             traced = self._jit.trace(*args)
             compiled = traced.lower().compile(_OPTIONS.get(jax.default_backend()))
@@ -71,6 +77,8 @@ class Program:
             meter.compile_seconds += time.perf_counter() - start
             once = float((compiled.cost_analysis() or {}).get("flops", 0.0))
             self._compiled[key] = compiled, once + repeated_flops(traced.jaxpr.jaxpr)
+            while len(self._compiled) > _KEPT:
+                del self._compiled[next(iter(self._compiled))]
         return self._compiled[key]
 
 

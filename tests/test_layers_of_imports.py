@@ -39,6 +39,7 @@ LAYERS = (
     "compare",
     "folds",
     "study",
+    "survey",
     "benchmark",
     "export",
     "__init__",

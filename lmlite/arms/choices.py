@@ -16,7 +16,7 @@ from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded, encode, encode_pairs
 from lmlite.icl.plan import TREE_TOKENS, groups, tree_item
 from lmlite.icl.prompts import delimiter, prompt
-from lmlite.icl.readings import read
+from lmlite.icl.readings import applies, read
 from lmlite.icl.score import score
 from lmlite.icl.write import write
 from lmlite.models.attention import Prefix
@@ -135,7 +135,7 @@ class ModelPredictor:
         return {"": scores} | {
             name: read(name, self.task, examples, scores, tokens, of_prompts, of_texts)
             for name in self.readings
-            if examples[0].choices
+            if applies(name, examples)
         }
 
     def write(self, examples: Sequence[Example], meter: Meter) -> list[list[str]]:

@@ -19,6 +19,14 @@ READINGS = ("length", "bytes", "contextual", "domain", "batch", "pmi")
 _DOMAIN_TEXTS = 20  # Fei et al. 2023, section 4.1
 
 
+def applies(name: str, examples: Sequence[Example]) -> bool:
+    """Whether a reading has a meaning here: of texts none has, and those that compare with other
+    prompts need the same choices for all examples.
+    """
+    alike = len({e.choices for e in examples}) == 1
+    return bool(examples[0].choices) and (alike or name not in ("contextual", "domain"))
+
+
 def read(
     name: str,
     task: Task,
@@ -31,8 +39,8 @@ def read(
     """Scores [C] an example under a reading; tokens: int[C], how many each choice has.
 
     of_prompts scores the choices of further examples behind the same demonstrations, of_texts
-    behind their prompts alone. Raises UserError for an unknown reading, or one that needs the same
-    choices for all examples where they are not.
+    behind their prompts alone. Raises UserError for an unknown reading, or for different numbers of
+    choices where they must be equal.
     """
     if name == "length":
         return [calibrate.length_normalised(s, t) for s, t in zip(scores, tokens, strict=True)]
@@ -48,18 +56,12 @@ def read(
             raise UserError("batch calibration needs the same number of choices everywhere")
         return list(calibrate.batch(np.stack(scores)))
     texts = task.content_free if name == "contextual" else _domain_texts(task)
-    free = of_prompts(_filled(task, examples, texts, name))
+    free = of_prompts(_filled(examples[0], texts))
     return list(calibrate.contextual(np.stack(scores), np.stack(free)))
 
 
-def _filled(task: Task, examples, prompts: Sequence[str], name: str) -> list[Example]:
-    if len({e.choices for e in examples}) > 1:
-        raise UserError(
-            f"{name} calibration needs the same choices for every example; "
-            f"take {name!r} out of the arm's readings"
-        )
-    first = examples[0]
-    return [dataclasses.replace(first, id=f"free-{i}", prompt=p) for i, p in enumerate(prompts)]
+def _filled(like: Example, prompts: Sequence[str]) -> list[Example]:
+    return [dataclasses.replace(like, id=f"free-{i}", prompt=p) for i, p in enumerate(prompts)]
 
 
 def _premised(task: Task, examples: Sequence[Example]) -> list[Example]:

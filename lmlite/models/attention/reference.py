@@ -16,6 +16,8 @@ def reference(x: Inputs) -> jax.Array:
     One softmax over prefix and own keys together is the log-sum-exp combination without its second
     pass.
     """
+    if x.q.shape[1] != x.k.shape[1] and jax.default_backend() == "cpu":
+        x = _widened(x)  # XLA has no kernel for bfloat16 products with a cache in every shape
     B, T, N, H = x.q.shape
     K = x.k.shape[2]
     q = x.q.reshape(B, T, K, N // K, H)
@@ -34,6 +36,16 @@ def reference(x: Inputs) -> jax.Array:
     if x.prefix is not None:
         out += _product("bkgtp,pkh->btkgh", weights[..., :P], x.prefix.value)
     return out.reshape(B, T, N, H).astype(x.v.dtype)
+
+
+def _widened(x: Inputs) -> Inputs:
+    """Queries, keys and values in float32, and with the values the result."""
+    prefix = x.prefix
+    if prefix is not None:
+        wide = (a.astype(jnp.float32) for a in prefix[:2])
+        prefix = prefix._replace(**dict(zip(("key", "value"), wide, strict=True)))
+    q, k, v = (a.astype(jnp.float32) for a in (x.q, x.k, x.v))
+    return x._replace(q=q, k=k, v=v, prefix=prefix)
 
 
 def _product(equation, a, b):
