@@ -10,9 +10,20 @@ setup(
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["lmlite", "lmlite.*", "configs", "experiments*"]),
     install_requires=Path(__file__).with_name("requirements.txt").read_text().splitlines(),
+    entry_points={"lm_eval.models": ["lmlite = lmlite.harness.model:LmliteLM"]},
     extras_require={
-        "test": ["ipykernel", "nbclient", "nbformat", "pytest>=8", "pytest-xdist>=3", "ruff>=0.12"],
+        "test": [
+            "ipykernel",
+            "lm-eval>=0.4.9",
+            "nbclient",
+            "nbformat",
+            "pytest>=8",
+            "pytest-xdist>=3",
+            "ruff>=0.12",
+            "scikit-learn>=1.5",
+        ],
         "peers": ["lm-eval", "peft", "torch", "transformers"],  # benchmarks and parity tests
+        "harness": ["lm-eval>=0.4.9"],
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
     },

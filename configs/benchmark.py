@@ -13,7 +13,8 @@ from configs import common
 def get_config(
     task: str = "rotten_tomatoes", model: str = "package:smollm2-135m-instruct"
 ) -> ConfigDict:
-    """`icl` scores `test_items` test items; `lora` trains on `examples` labelled ones, without a
+    """`icl` scores `test_items` test items; `passages` scores the questions of passages with
+    `least` or more of them; `lora` trains on `examples` labelled ones, without a
     development set, at a constant learning rate; `many` trains `arms` runs of `lora`'s method;
     `generate` continues as many test prompts as each of `batch_sizes` says.
     """
@@ -21,10 +22,11 @@ def get_config(
         dict(
             model=model,
             task=common.task(task),
-            cases=("icl", "lora", "compile", "many", "generate"),
+            cases=("icl", "passages", "lora", "compile", "many", "generate"),
             peers_python="",
             seed=0,
             icl=dict(shots=16, test_items=200, peer_batch_size=1),
+            passages=dict(task=common.task("logiqa"), least=3),
             lora=dict(
                 targets=r"layers_\d+/attn/(q|v)",
                 rank=8,

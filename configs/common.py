@@ -163,7 +163,8 @@ TASKS = {
 
 
 def task(name: str) -> ConfigDict:
-    """A task of TASKS, or a source of your own ('csv:PATH', 'jsonl:PATH', 'tfds:NAME').
+    """A task of TASKS, or a source of your own ('csv:PATH', 'jsonl:PATH', 'tfds:NAME',
+    'yaml:PATH' for a task of lm-evaluation-harness).
 
     A source of your own is assumed to have the columns `text` and `label`, the label an index into
     `choices` or the text to produce; set config.task.* to say otherwise. generation.max_new_tokens:

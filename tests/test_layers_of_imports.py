@@ -42,6 +42,7 @@ LAYERS = (
     "survey",
     "benchmark",
     "export",
+    "harness",
     "__init__",
     "entry",
 )

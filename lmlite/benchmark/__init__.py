@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import generate, in_context, lora, many
+from lmlite.benchmark import generate, in_context, lora, many, passages
 from lmlite.benchmark.measure import Measure
 from lmlite.benchmark.process import Bench
 from lmlite.benchmark.report import markdown
@@ -20,6 +20,7 @@ from lmlite.workdir import run_record, write_text
 
 CASES = {
     "icl": in_context.case,
+    "passages": passages.case,
     "lora": lora.case,
     "compile": lora.first_step,
     "many": many.case,

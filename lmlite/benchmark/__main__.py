@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import generate, in_context, many, training
+from lmlite.benchmark import generate, in_context, many, passages, training
 from lmlite.errors import UserError
 from lmlite.models import hf
 from lmlite.models.load import load
@@ -25,6 +25,7 @@ def export_model(job: dict) -> dict:
 MEASUREMENTS = {
     "export_model": export_model,
     "icl": in_context.measure,
+    "passages": passages.measure,
     "lora": training.measure,
     "many": many.measure,
     "generate": generate.measure,

@@ -57,11 +57,8 @@ def measure(job: dict) -> dict:
     scores = predictor.predict(test, meter)[""]
     seconds = time.perf_counter() - start
     compiling = predictor.cost.compile_seconds + meter.compile_seconds
-    requests = [
-        (predictor.context + e.prompt, task.target_delimiter + text)
-        for e in test
-        for text in e.choices
-    ]
+    pairs = zip(test, predictor.prompts(test), strict=True)
+    requests = [(text, task.target_delimiter + c) for e, text in pairs for c in e.choices]
     return {
         "numbers": {"score_seconds": seconds - compiling, "compile_seconds": compiling},
         "values": {"scores": [float(s) for s in chain(*scores)], "requests": requests},

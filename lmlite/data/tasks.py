@@ -120,7 +120,15 @@ def load_task(config: Any) -> Task:
 
     UserError: what the fields and the data disagree on: a missing column, a label that is not in
     the list, an id given twice, a group in two splits, an empty split, training data of one class.
+
+    A source 'yaml:PATH' is a task of lm-evaluation-harness, which says all but the fractions of
+    `split` and chat itself: see `lmlite.data.harness_task`.
     """
+    if config.source.startswith("yaml:"):
+        from lmlite.data.harness_task import load_yaml_task  # which makes a Task
+
+        task = load_yaml_task(config.source.removeprefix("yaml:"), config.split)
+        return dataclasses.replace(task, chat=config.chat)
     named = _splits(config)
     _check_choices(config)
     if isinstance(named["train"], str):

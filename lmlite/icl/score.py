@@ -40,7 +40,15 @@ def target_logprobs(network: Network, params, states: jax.Array, targets: jax.Ar
 def batch_logprobs(
     network: Network, start: int, params, batch: Batch, prefix=None, states=None, rngs=None
 ) -> jax.Array:
-    """float32[U, M]: the log-probability of each target of a packed batch.
+    """float32[U, M]: the log-probability of each target of a packed batch; see `batch_states`."""
+    states = batch_states(network, start, params, batch, prefix, states, rngs)
+    return target_logprobs(network, params, states, batch.targets, rngs)
+
+
+def batch_states(
+    network: Network, start: int, params, batch: Batch, prefix=None, states=None, rngs=None
+) -> jax.Array:
+    """[U, D]: the final state at each read of a packed batch.
 
     states: float[R, T, D] entering layer `start`, where they are known; else None and start 0.
     """
@@ -49,8 +57,7 @@ def batch_logprobs(
     memory = _memory(network, params, batch, rngs)
     x = network.trunk(params, x, tokens, prefix, start=start, rngs=rngs, memory=memory)
     pools = network.head is not None and network.module.config.reads == "mean"
-    states = pooled(x, batch) if pools else x.reshape(-1, x.shape[-1])[batch.reads]
-    return target_logprobs(network, params, states, batch.targets, rngs)
+    return pooled(x, batch) if pools else x.reshape(-1, x.shape[-1])[batch.reads]
 
 
 def _memory(network: Network, params, batch: Batch, rngs) -> Memory | None:

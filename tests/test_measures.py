@@ -1,0 +1,136 @@
+"""Every measure against its reference library, on random and on degenerate input."""
+
+import math
+
+import numpy as np
+import pytest
+import sacrebleu
+from rouge_score import rouge_scorer
+from sklearn import metrics as sk
+
+from lmlite.errors import UserError
+from lmlite.metrics import classes, code, mcnemar, text
+from lmlite.metrics.measures import MEASURES, Choices, Likelihoods, Texts, named
+
+RANDOM = np.random.default_rng(0)
+CASES = {
+    "random": (RANDOM.integers(0, 4, 60), RANDOM.integers(0, 4, 60)),
+    "one class predicted": (np.array([0, 1, 2, 1]), np.array([1, 1, 1, 1])),
+    "one class there": (np.array([2, 2, 2]), np.array([0, 2, 2])),
+    "a class never predicted": (np.array([0, 1, 2, 2]), np.array([0, 1, 1, 1])),
+    "all right": (np.array([0, 1, 2]), np.array([0, 1, 2])),
+    "one item": (np.array([1]), np.array([0])),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("targets, predicted", CASES.values(), ids=CASES)
+def test_class_measures_equal_scikit_learn(targets, predicted):
+    scores = [np.eye(5)[p] for p in predicted]  # a fifth class that never occurs
+    answers = Choices(predicted, targets, scores)
+    macro = dict(average="macro", zero_division=0)
+    expected = {
+        "accuracy": sk.accuracy_score(targets, predicted),
+        "balanced_accuracy": sk.balanced_accuracy_score(targets, predicted),
+        "macro_f1": sk.f1_score(targets, predicted, **macro),
+        "micro_f1": sk.f1_score(targets, predicted, average="micro"),
+        "precision": sk.precision_score(targets, predicted, **macro),
+        "recall": sk.recall_score(targets, predicted, **macro),
+        "matthews": sk.matthews_corrcoef(targets, predicted),
+    }
+    for name, value in expected.items():
+        assert MEASURES[name].value(answers) == pytest.approx(value, abs=1e-12), name
+
+
+def test_no_items_give_nan():
+    empty = np.zeros((3, 3), int)
+    for name in ("precision", "recall", "balanced_accuracy", "macro_f1", "micro_f1", "matthews"):
+        assert math.isnan(getattr(classes, name)(empty)), name
+
+
+WRITTEN = ["the cat sat on a mat", "", "Ein Hund läuft .", "full of sound and fury", "你好 世界"]
+WANTED = ["a cat sat on the mat", "nothing", "Ein Hund läuft.", "", "你好世界"]
+
+
+def test_rouge_equals_the_package():
+    for kind in ("rouge1", "rouge2", "rougeL"):
+        scorer = rouge_scorer.RougeScorer([kind], use_stemmer=True)
+        expected = [
+            scorer.score(t, p)[kind].fmeasure for p, t in zip(WRITTEN, WANTED, strict=True)
+        ]
+        np.testing.assert_allclose(text.rouge(kind, WRITTEN, WANTED), expected)
+
+
+def test_bleu_and_chrf_equal_sacrebleu():
+    english = WRITTEN[:4], WANTED[:4]
+    answers = Texts(*english)
+    bleu = sacrebleu.corpus_bleu(english[0], [english[1]]).score
+    chrf = sacrebleu.corpus_chrf(english[0], [english[1]]).score
+    assert MEASURES["bleu"].value(answers) == pytest.approx(bleu)
+    assert MEASURES["chrf"].value(answers) == pytest.approx(chrf)
+    chinese = sacrebleu.corpus_bleu(WRITTEN[4:], [WANTED[4:]], tokenize="zh").score
+    assert text.corpus_bleu(WRITTEN[4:], WANTED[4:]) == pytest.approx(chinese)
+
+
+@pytest.mark.parametrize(
+    "written, wanted, value",
+    [
+        ("The cat!", "a cat", 1.0),  # case, punctuation and articles aside
+        ("red cat", "cat", 2 / 3),
+        ("dog", "cat", 0.0),
+        ("", "cat", 0.0),
+        ("the", "an", 1.0),  # both empty then
+        ("cat cat", "cat", 2 / 3),
+    ],
+)
+def test_token_f1_by_hand(written, wanted, value):
+    assert text.token_f1([written], [wanted])[0] == pytest.approx(value)
+
+
+def test_likelihoods_by_hand_and_bits_per_byte_as_a_mean_of_items():
+    texts = ["ab cd", "é"]  # 5 and 2 bytes, 2 words and 1
+    logprobs = np.array([-7.0, -1.0])
+    answers = Likelihoods(logprobs, texts)
+    bits = 8 / math.log(2) / 7
+    assert MEASURES["bits_per_byte"].value(answers) == pytest.approx(bits)
+    assert text.bits_per_byte(logprobs, texts) == pytest.approx(bits)
+    assert MEASURES["byte_perplexity"].value(answers) == pytest.approx(2**bits)
+    assert MEASURES["word_perplexity"].value(answers) == pytest.approx(math.exp(8 / 3))
+
+
+@pytest.mark.parametrize("samples, right, k", [(5, 2, 1), (10, 3, 5), (4, 0, 2), (4, 3, 2)])
+def test_pass_at_k_is_the_chance_by_counting(samples, right, k):
+    expected = 1 - math.comb(samples - right, k) / math.comb(samples, k)
+    assert code.pass_at_k(samples, right, k) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "program, passes",
+    [
+        ("def f(x): return x + 1\nassert f(1) == 2", True),
+        ("assert False", False),
+        ("def f(:", False),
+        ("while True: pass", False),
+        ("x = bytearray(4 * 2**30)", False),
+        ("open('big', 'wb').write(b'0' * 2**22)", False),
+        ("import socket; socket.create_connection(('127.0.0.1', 9))", False),
+        ("import socket\ntry:\n socket.socket()\nexcept OSError:\n pass", True),
+    ],
+)
+def test_programs_run_within_limits(program, passes):
+    assert code.passes(program, seconds=3) is passes
+
+
+def test_mcnemar_is_the_exact_binomial_test():
+    a = np.array([1] * 10 + [0] * 2 + [1] * 5, bool)
+    b = np.array([0] * 10 + [1] * 2 + [1] * 5, bool)
+    expected = 2 * sum(math.comb(12, i) for i in range(3)) / 2**12
+    assert mcnemar(a, b) == mcnemar(b, a) == pytest.approx(expected)
+    assert mcnemar(a, a) == 1.0
+
+
+def test_a_measure_that_does_not_suit_the_task_is_named():
+    with pytest.raises(UserError, match="task.metrics names 'bleu'; .*accuracy"):
+        named(("bleu",), Choices)
+    with pytest.raises(UserError, match="task.metrics names 'nonsense'"):
+        named(("nonsense",), Texts)
