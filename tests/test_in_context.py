@@ -91,7 +91,8 @@ def test_the_best_order_is_the_one_with_the_best_development_score(lm):
         tried = fitted(lm, seed=run, shots=4, orders=5)
         found = tried.predict(DATA.dev, Meter())[""]
         right = [int(np.argmax(s)) == e.target for s, e in zip(found, DATA.dev, strict=True)]
-        likely = [s[e.target] - np.logaddexp.reduce(s) for s, e in zip(found, DATA.dev, strict=True)]
+        pairs = zip(found, DATA.dev, strict=True)
+        likely = [s[e.target] - np.logaddexp.reduce(s) for s, e in pairs]
         scores[tried.prompts.demonstrations] = np.mean(right), np.mean(likely)
     assert predictor.prompts.demonstrations == max(scores, key=scores.get)
     assert predictor.cost.examples == 4 + len(DATA.dev)

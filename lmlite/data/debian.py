@@ -1,26 +1,28 @@
-"""Debian's package index and its translated descriptions, by the archive's own hashes.
+"""Debian's package index and its translated descriptions, as apt-get fetches them.
 
-The release file names the sha256 of every index; what a mirror serves is checked against it, and
-its date names the folder of the cache. A point release of the suite may change some rows.
+The index is that of the machine's own release (apt-get checks its signature); it is kept in the
+cache beside the packages, and the system's own lists and settings stay as they are. Another
+release, or a later point release, has some other rows.
 """
 
-import bz2
-import hashlib
-import lzma
+import os
 import re
-import urllib.error
-import urllib.request
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from lmlite.data.packages import cache_dir, locked
 from lmlite.errors import UserError
 
-MIRROR = "https://deb.debian.org/debian/dists/bookworm"
-PACKAGES = "main/binary-amd64/Packages"
-_TIMEOUT = 60  # seconds
-_OPENERS = {"xz": lzma.decompress, "bz2": bz2.decompress}
+LANGUAGES = ("de", "fr", "pt_BR", "zh_CN", "it", "da")
+_SETTINGS = """\
+Dir::Etc::parts "{folder}/none";
+Dir::State::lists "{folder}/lists";
+Dir::Cache "{folder}/cache";
+Acquire::Languages {{ {languages} }};
+"""
 
 
 class Described(NamedTuple):
@@ -38,7 +40,7 @@ def described() -> Iterator[Described]:
     """The packages with their English descriptions, each description once."""
     english = dict(translations("en"))
     seen = set()
-    for fields in _records(_index(PACKAGES)):
+    for fields in _records(_index("_Packages")):
         digest = fields.get("Description-md5", "")
         if digest in english and digest not in seen:
             seen.add(digest)
@@ -48,7 +50,8 @@ def described() -> Iterator[Described]:
 
 def translations(language: str) -> Iterator[tuple[str, tuple[str, tuple[str, ...]]]]:
     """(digest of the English description, (synopsis, paragraphs)) in a language such as 'pt_BR'."""
-    for fields in _records(_index(f"main/i18n/Translation-{language}")):
+    name = language.replace("_", "%5f")  # as apt-get writes it in names of files
+    for fields in _records(_index(f"_Translation-{name}")):
         text = fields[f"Description-{language}"]
         synopsis, _, rest = text.partition("\n")
         yield fields["Description-md5"], (synopsis.strip(), tuple(_paragraphs(rest)))
@@ -76,38 +79,34 @@ def _records(text: str) -> Iterator[dict[str, str]]:
             yield fields
 
 
-def _index(path: str) -> str:
-    """An index of the current release, from the cache or the mirror."""
+def _index(ending: str) -> str:
+    """The lists whose file names end so, of all parts of the archive, one after the other."""
     with locked("debian"):
-        folder = cache_dir() / "debian"
-        release = folder / "InRelease"
-        if not release.exists():
-            _write(release, _get("InRelease"))
-        named = re.search(
-            rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(path)}\.(xz|bz2)$", release.read_text(), re.M
-        )
-        if named is None:
-            raise UserError(f"Debian's release has no index {path}; choose another language")
-        wanted, kind = named.groups()
-        file = folder / wanted
-        if not file.exists():
-            data = _get(f"{path.rpartition('/')[0]}/by-hash/SHA256/{wanted}")
-            if (found := hashlib.sha256(data).hexdigest()) != wanted:
-                raise UserError(f"{MIRROR}/{path} has sha256 {found}, expected {wanted}")
-            _write(file, data)
-        return _OPENERS[kind](file.read_bytes()).decode()
+        lists = cache_dir() / "debian" / "lists"
+        if not any(lists.glob("*_Packages")):
+            _update()
+        found = sorted(lists.glob(f"*{ending}"))
+    if not found:
+        raise UserError(f"the machine's package archive has no list {ending}; is it Debian's?")
+    return "\n\n".join(path.read_text(encoding="utf-8") for path in found)
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
-
-
-def _get(path: str) -> bytes:
-    try:
-        with urllib.request.urlopen(f"{MIRROR}/{path}", timeout=_TIMEOUT) as answer:
-            return answer.read()
-    except (urllib.error.URLError, TimeoutError) as error:
-        raise UserError(f"cannot fetch {MIRROR}/{path}: {error}; is it reachable?") from error
+def _update() -> None:
+    """Fetches the lists into the cache: all languages at once, for one state of the archive."""
+    if shutil.which("apt-get") is None:
+        raise UserError("Debian's descriptions are fetched by apt-get, which is not here")
+    folder = cache_dir() / "debian"
+    for name in ("none", "cache", "lists/partial"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    languages = "".join(f'"{code}"; ' for code in ("en", *LANGUAGES))
+    settings = folder / "apt.conf"
+    settings.write_text(_SETTINGS.format(folder=folder, languages=languages))
+    print("fetching Debian's package lists (30 MB) ...", file=sys.stderr, flush=True)
+    environment = {**os.environ, "APT_CONFIG": str(settings), "LC_ALL": "C"}
+    done = subprocess.run(
+        ["apt-get", "update"], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode or not any((folder / "lists").glob("*_Packages")):
+        why = re.search(r"^[EW]: .+", done.stderr, re.M)
+        shutil.rmtree(folder / "lists")
+        raise UserError(f"apt-get update failed: {why[0] if why else done.returncode}")

@@ -1,9 +1,7 @@
 """Paragraphs of Debian package descriptions with their human translations, by language."""
 
-from lmlite.data.debian import described, translations
+from lmlite.data.debian import LANGUAGES, described, translations
 from lmlite.data.text_rows import TextRows
-
-LANGUAGES = ("de", "fr", "pt_BR", "zh_CN", "it", "da")
 
 
 class Builder(TextRows):
