@@ -1,4 +1,4 @@
-"""In-context learning and LoRA with the same labels, over the shipped tasks.
+"""In-context learning and LoRA with the same 16 labels, over the shipped tasks.
 
     python -m experiments.survey --workdir=/tmp/survey
 
@@ -36,6 +36,10 @@ def get_config(
     config.tasks = {name: common.task(name) for name in tasks.split(",")}
     for task in config.tasks.values():  # long answers would take most of the time
         task.generation.max_new_tokens = min(task.generation.max_new_tokens, 48)
+    for name in tuned.split(","):  # as many steps as a few labels need
+        config.arms[name].train.epochs *= 3
+        config.arms[name].train.patience = 3
+    config.examples = 16
     config.test_items = 100
     config.dtype = "bfloat16"
     config.draws = (0, 1)
