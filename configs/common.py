@@ -322,11 +322,11 @@ def lora_and_prompt(targets: str) -> ConfigDict:
     """LoRA and twenty virtual tokens trained together, each at the rate it has alone."""
     own = ("kind", "train", "optim", "data")
     parts = dict(
-        lora=lora(targets), prompt=prompt("prompt_tuning", 1e-2, start="vocabulary", text="")
+        lora=lora(targets), prompt=prompt("prompt_tuning", 3e-3, start="vocabulary", text="")
     )
     hyper = {name: {k: v for k, v in part.items() if k not in own} for name, part in parts.items()}
     arm = tuned("joined", 5e-4, epochs=8, parts=hyper)
-    arm.optim.groups = (("prompt", ("learning_rate", 1e-2)),)
+    arm.optim.groups = (("prompt", ("learning_rate", 3e-3)),)
     return arm
 
 
@@ -369,11 +369,11 @@ def methods() -> dict[str, ConfigDict]:
             activation="relu",
             scale=4.0,
         ),
-        "prompt": prompt("prompt_tuning", 1e-2, start="vocabulary", text=""),
+        "prompt": prompt("prompt_tuning", 3e-3, start="vocabulary", text=""),
         "prefix": prompt("prefix_tuning", 1e-2, start="vocabulary", text=""),
-        "prefix-mlp": prompt("encoded_prefix", 1e-3, hidden=512),
+        "prefix-mlp": prompt("encoded_prefix", 3e-4, hidden=512),
         "p-tuning": prompt("p_tuning", 1e-3, encoder="mlp", hidden=256),
-        "p-tuning-lstm": prompt("p_tuning", 1e-3, encoder="lstm", hidden=256),
+        "p-tuning-lstm": prompt("p_tuning", 3e-4, encoder="lstm", hidden=256),
         "full": tuned("full", 2e-5),
         "lora-and-prompt": lora_and_prompt(qv),
     }
