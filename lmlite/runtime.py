@@ -37,7 +37,7 @@ class Meter:
 _OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
 
 
-_KEPT = 32  # compiled programs of a function
+_KEPT = 8  # compiled programs of a function
 
 
 class Program:
