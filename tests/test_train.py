@@ -11,7 +11,8 @@ from tiny_lm import tiny_lm
 
 from lmlite import train, tree
 from lmlite.adapt import METHODS, attach
-from lmlite.data.pack import choice_item, pack
+from lmlite.data.epochs import Epochs
+from lmlite.data.pack import choice_item, class_item, pack
 from lmlite.errors import UserError
 from lmlite.optim import Optimizer
 from lmlite.runtime import Meter, Program, stream
@@ -247,3 +248,13 @@ def test_accumulation_equals_one_large_batch():
     for grad in grads:
         updates, state = two.update(grad, state, params)
     np.testing.assert_allclose(updates["a"], expected["a"], rtol=1e-6)
+
+
+def test_seeds_share_the_shapes_of_their_batches():
+    draw = np.random.default_rng(0)
+    items = [class_item(draw.integers(1, 99, n), range(2)) for n in draw.integers(5, 60, 48)]
+    shapes = [
+        {batch.ids.shape for e in range(12) for batch in Epochs(items, 8, 12, seed, 256).batches(e)}
+        for seed in range(8)
+    ]
+    assert len(set.union(*shapes)) == max(map(len, shapes))

@@ -12,7 +12,8 @@ from lmlite.data.pack import Batch, Item, first_fit, pack, row_length
 
 _MULTIPLE = 16  # of the row length: one compilation an arm, so it may fit closely
 _MOST_SHAPES = 4
-_PLANNED = 256  # batches of the first epoch that shapes are chosen by
+_UNUSED = 2**32  # above every seed of a run
+_PLANNED = 256  # batches that shapes are chosen by, drawn for that alone: all seeds have the same
 
 
 class Epochs:
@@ -21,6 +22,7 @@ class Epochs:
     Equal arguments give equal batches, whatever was drawn before: a resumed run sees what it would
     have seen. The row length is the one that wastes least; a batch takes as many rows as it needs,
     rounded up to one of a few numbers, since each shape costs a compilation and saves padding.
+    The shapes are those of every seed, so that seeds share what is compiled.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class Epochs:
         self._items, self._size, self._seeds = items, batch_size, seeds
         self._lengths = [item.extent for item in items]
         self.steps = math.ceil(len(items) / batch_size)
-        planned = [c for e in range(epochs) for c in self._chosen(e)][:_PLANNED]
+        draws = [_UNUSED + i for i in range(len(seeds))]
+        most = math.ceil(_PLANNED / self.steps)
+        planned = [c for e in range(most) for c in self._chosen(e, draws)][:_PLANNED]
         shapes = min(1 + epochs * self.steps // 64, _MOST_SHAPES)
         least = row_length(items, context, _MULTIPLE)
         lengths = range(least, 2 * least + 1, _MULTIPLE)
@@ -45,15 +49,15 @@ class Epochs:
 
     def _packed(self, epoch: int) -> Iterator[list[Batch]]:
         """The batches of one epoch, a seed, in equal numbers of rows."""
-        for chosen in self._chosen(epoch):
+        for chosen in self._chosen(epoch, self._seeds):
             need = self._need(chosen, self._length)
             rows = next((rows for rows in self._rows if rows >= need), need)
             yield [next(pack(self._items, self._length, rows, order=c)) for c in chosen]
 
-    def _chosen(self, epoch: int) -> Iterator[list[np.ndarray]]:
+    def _chosen(self, epoch: int, seeds: Sequence[int]) -> Iterator[list[np.ndarray]]:
         """Batch by batch, the items that each seed takes."""
         n = len(self._items)
-        orders = [np.random.default_rng([seed, epoch]).permutation(n) for seed in self._seeds]
+        orders = [np.random.default_rng([seed, epoch]).permutation(n) for seed in seeds]
         return ([o[i : i + self._size] for o in orders] for i in range(0, n, self._size))
 
     def _need(self, chosen, length: int) -> int:
