@@ -268,6 +268,7 @@ VARIANTS = {
     "best": dict(order="best", orders=8),
     "orders": dict(orders=3),
     "channel": dict(direction="channel", readings=()),
+    "constrained": dict(direction="constrained", readings=()),
 }
 
 

@@ -179,13 +179,10 @@ class ModelPredictor:
             return [[i] for i in range(len(encoded))], scored_items(lm, encoded, skip)
         own = [Encoded(e.context[skip:], e.choices) for e in encoded]
         trees = groups(own, self.tree_tokens)
-        items = [
-            tree_item([own[i] for i in tree], skip)
-            if len(tree) > 1
-            else choice_item(*own[tree[0]], skip)
-            for tree in trees
-        ]
-        return trees, items
+        return trees, [self._item([own[i] for i in tree], skip) for tree in trees]
+
+    def _item(self, texts: Sequence[Encoded], skip: int) -> Item:
+        return tree_item(texts, skip) if len(texts) > 1 else choice_item(*texts[0], skip)
 
     def _fitted(self) -> Iterator[np.ndarray]:
         """What tells this fit's answers from those of another of the same run."""
