@@ -212,7 +212,8 @@ def _outcome(rows: list[dict]) -> str:
     first = rows[0]
     main = [row for row in rows if row["metric"] == first["metric"] and row["value"] is not None]
     values = ", ".join(f"{row['arm']} {row['value']:.3f}" for row in main)
+    named = f", words {', '.join(first['label_words'])}" if "label_words" in first else ""
     return (
-        f"{values} (fit {first['train_seconds']:.1f} s, test {first['eval_seconds']:.1f} s, "
+        f"{values}{named} (fit {first['train_seconds']:.1f} s, test {first['eval_seconds']:.1f} s, "
         f"compile {first['compile_seconds']:.1f} s)"
     )

@@ -33,7 +33,8 @@ def evaluate(
     left in `predictor.kept` included; FLOPs are not known of texts that are
     written. `fitted_together` arms shared a fit: the seconds and FLOPs of training are an equal
     share of it, `peak_bytes` is that of all of them. A prediction's `value` is what it counts for
-    in the task's first measure, where that is a mean over items.
+    in the task's first measure, where that is a mean over items. Where the arm has words of its own
+    for the choices, a result names them all (`label_words`) and a prediction its own (`word`).
     """
     meter, start = Meter(), time.perf_counter()
     readings = _answers(predictor, task, examples, meter)
@@ -53,6 +54,8 @@ def evaluate(
         "fitted_together": cost.together,
         "compile_seconds": cost.compile_seconds + meter.compile_seconds + earlier.compile_seconds,
     }
+    if predictor.words:
+        common["label_words"] = list(predictor.words)
     measures = named(task.metrics, task.kind)
     results, predictions = [], []
     for reading, answers in readings.items():
@@ -64,7 +67,8 @@ def evaluate(
             value = measure.value(answers)
             value = None if np.isnan(value) else value
             results.append({**own, "metric": name, "value": value, **common})
-        predictions.extend(_predictions(own, examples, answers, measures[task.metrics[0]]))
+        first = measures[task.metrics[0]]
+        predictions.extend(_predictions(own, examples, answers, first, predictor.words))
     return results, predictions
 
 
@@ -96,7 +100,9 @@ def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter) -
     return Texts([voted(texts, task.generation.extract) for texts in samples], targets)
 
 
-def _predictions(own: dict, examples, answers: Answers, measure: Measure) -> Iterator[dict]:
+def _predictions(
+    own: dict, examples, answers: Answers, measure: Measure, words: Sequence[str]
+) -> Iterator[dict]:
     values = measure.items(answers) if measure.items else [None] * len(examples)
     for i, (example, value) in enumerate(zip(examples, values, strict=True)):
         yield {
@@ -105,6 +111,7 @@ def _predictions(own: dict, examples, answers: Answers, measure: Measure) -> Ite
             "seed": own["seed"],
             "id": example.id,
             **_shown(example, answers, i),
+            **({"word": words[answers.chosen[i]]} if words else {}),
             "value": None if value is None else float(value),
         }
 

@@ -43,10 +43,11 @@ class Cost:
 
 
 class Predictor(Protocol):
-    """A fitted arm."""
+    """A fitted arm. words: what it calls the task's choices, () for what the task calls them."""
 
     cost: Cost
     kept: Answers
+    words: tuple[str, ...]
 
     def keeping(self, folder: Path) -> "Predictor":
         """The same with `kept` in `folder`: what it answers is left there as it goes, and what an

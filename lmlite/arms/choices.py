@@ -6,6 +6,7 @@ n examples, C choices, S samples.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -123,6 +124,7 @@ class ModelPredictor:
     adaptation: Adaptation | None = None
     tree_tokens: int = TREE_TOKENS
     kept: Answers = NOT_KEPT
+    words: ClassVar[tuple[str, ...]] = ()
 
     def keeping(self, folder: Path) -> "ModelPredictor":
         """See `Predictor`."""

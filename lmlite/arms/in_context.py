@@ -11,6 +11,7 @@ from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ModelPredictor, encode_examples
 from lmlite.arms.constrained import ConstrainedPredictor
 from lmlite.arms.demonstrations import CHOOSERS, ORDERS, Nearest, Same, arranged, chosen
+from lmlite.arms.worded import Worded, found_words, worded_data
 from lmlite.data.tasks import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded, encode, shared_prefix
@@ -20,6 +21,7 @@ from lmlite.models.lm import LM
 from lmlite.runtime import Meter
 from lmlite.tree import size_bytes
 
+LABEL_WORDS = ("given", "found")
 DIRECTIONS = ("direct", "channel", "constrained")
 _ORDER = 1000  # a run's number is its draw plus this times its order
 
@@ -35,7 +37,8 @@ class InContext:
     (the nearest last). orders: of one draw that are run, or tried. readings: of the same scores,
     see `lmlite.icl.readings`. direction: 'direct', 'channel' (Min et al. 2021, arXiv:2108.04106,
     p(prompt | answer)) or 'constrained' (decoded greedily, where only what leads to a choice is
-    allowed). tree_tokens: bounds the memory of scoring.
+    allowed). label_words: 'given', the task's choices, or 'found' by all labelled examples, see
+    `lmlite.icl.label_words`. tree_tokens: bounds the memory of scoring.
     """
 
     family: ClassVar[str] = "in-context"
@@ -45,12 +48,18 @@ class InContext:
     order: str = "drawn"
     orders: int = 1
     direction: str = "direct"
+    label_words: str = "given"
     retriever: str = "package:all-minilm-l6-v2"
     diversity: float = 0.0
     tree_tokens: int = TREE_TOKENS
 
     def __post_init__(self):
-        known = {"choose": CHOOSERS, "order": ORDERS, "direction": DIRECTIONS}
+        known = {
+            "choose": CHOOSERS,
+            "order": ORDERS,
+            "direction": DIRECTIONS,
+            "label_words": LABEL_WORDS,
+        }
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise UserError(f"{name}={getattr(self, name)!r} is unknown; known: {values}")
@@ -86,7 +95,12 @@ class InContext:
         if self.shots > len(data.all):
             known = len(data.all)
             raise UserError(f"shots={self.shots} of {known} labelled examples; raise examples")
+        words = ()
+        if self.label_words == "found":
+            words = found_words(lm, task, data.all, meter)
+            data = worded_data(data, words)
         prompts, labels = self._prompts(lm, task, data, seed, meter)
+        labels = len(data.all) if words else labels
         ids, prefix = (), None
         if self.direction != "channel" and isinstance(prompts, Same):
             ids, prefix = _prefilled(lm, task, prompts, data, meter)
@@ -98,9 +112,10 @@ class InContext:
             train_flops=meter.flops,
             compile_seconds=meter.compile_seconds,
         )
-        return _PREDICTORS[self.direction](
+        predictor = _PREDICTORS[self.direction](
             lm, task, cost, prompts, ids, prefix, self.readings, tree_tokens=self.tree_tokens
         )
+        return Worded(predictor, words) if words else predictor
 
     def _prompts(self, lm, task, data, seed, meter):
         """What makes prompts of examples, and how many labels that took."""
