@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -111,6 +112,22 @@ def test_candidates_are_what_is_likely_in_a_class(lm, monkeypatch):
         mean = logp[[e.target == c for e in POOL]].mean(0)
         best.append(ids[max(ids, key=mean.__getitem__)])
     assert best[0] != best[1] and found == tuple(best)
+
+
+def test_two_classes_never_share_a_word(monkeypatch):
+    """Nor its other case: who has the better ratio keeps it."""
+    text = worded_tokenizer()
+    odds = np.zeros((2, text.vocab_size))
+    for word, both in {"good": (5, 0), "Good": (0, 4), "bad": (0, 3)}.items():
+        odds[:, text.encode(f" {word}")[0]] = both
+    monkeypatch.setattr(label_words, "_evidence", lambda *args: (odds, odds))
+
+    def tokens(words):
+        return [text.encode(f" {w}") for w in words]
+
+    lm = SimpleNamespace(text=text)
+    found = label_words.find_words(lm, [], [0, 1], ("no", "yes"), tokens, Meter())
+    assert found == ("good", "bad")
 
 
 def test_words_that_merge_or_stand_alone_elsewhere_are_no_candidates(lm):
