@@ -251,6 +251,7 @@ def in_context(shots: int, **fields) -> ConfigDict:
         order="drawn",
         orders=1,
         direction="direct",
+        label_words="given",
         retriever="package:all-minilm-l6-v2",
         diversity=0.0,
         tree_tokens=1024,
@@ -268,6 +269,8 @@ VARIANTS = {
     "best": dict(order="best", orders=8),
     "orders": dict(orders=3),
     "channel": dict(direction="channel", readings=()),
+    "words": dict(label_words="found"),
+    "constrained": dict(direction="constrained", readings=()),
 }
 
 

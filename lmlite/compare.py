@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from lmlite import arms
+from lmlite import answers, arms
 from lmlite.arms import Arm, Labelled, Log, Predictor
 from lmlite.data.splits import sample
 from lmlite.data.tasks import Example, Task, load_task
@@ -45,9 +45,9 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
 
     models: where tuned models go, as Hugging Face directories; None keeps their checkpoints alone.
 
-    A job whose result `workdir` holds is not run again, and a tuning job that was cut off goes on
-    from its checkpoint. An arm that cannot run here (a UserError) does not stop the others: it is
-    listed in the report, and raised when all are done.
+    A job whose result `workdir` holds is not run again; tuning that was cut off goes on from its
+    checkpoint, an evaluation from the answers that it left. An arm that cannot run here (a
+    UserError) does not stop the others: it is listed in the report, and raised when all are done.
     """
     todo = list(jobs(config))  # first: a misspelt arm should not wait for a download
     task = load_task(config.task)
@@ -68,9 +68,10 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
                 failed.append({**_identity(job, task), **told})
                 print(f"{title}: failed: {outcome}", flush=True)
                 continue
-            rows, answers = outcome
-            predictions.add(answers)
+            rows, shown = outcome
+            predictions.add(shown)
             results.add(rows)
+            run.forget(job)
             print(f"{title}: {_outcome(rows)}", flush=True)
     rows = results.rows() + failed
     sizes = {"train": len(data.train), "dev": len(data.dev), "test": len(test)}
@@ -128,6 +129,13 @@ class Comparison:
                 except UserError as error:
                     yield error
 
+    def forget(self, job: Job) -> None:
+        """Removes what only an evaluation that goes on needs; for when the result is recorded."""
+        answers.remove(self._answers(job))
+
+    def _answers(self, job: Job) -> Path:
+        return self.workdir / "answers" / job.run
+
     def _log(self, job: Job, events) -> Log:
         def scalars(step, values):
             for key, value in values.items():
@@ -151,6 +159,7 @@ class Comparison:
         if self.models:
             fitted.lm.save(self.models / job.run)
         identity = _identity(job, self.task, self.split)
+        fitted = fitted.keeping(self._answers(job))
         results, predictions = evaluate(fitted, self.task, self.test, identity, memory)
         for row in results:
             events.add_scalar(f"test/{row['metric']}", row["value"] or float("nan"))
@@ -203,7 +212,8 @@ def _outcome(rows: list[dict]) -> str:
     first = rows[0]
     main = [row for row in rows if row["metric"] == first["metric"] and row["value"] is not None]
     values = ", ".join(f"{row['arm']} {row['value']:.3f}" for row in main)
+    named = f", words {', '.join(first['label_words'])}" if "label_words" in first else ""
     return (
-        f"{values} (fit {first['train_seconds']:.1f} s, test {first['eval_seconds']:.1f} s, "
+        f"{values}{named} (fit {first['train_seconds']:.1f} s, test {first['eval_seconds']:.1f} s, "
         f"compile {first['compile_seconds']:.1f} s)"
     )

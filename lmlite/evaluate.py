@@ -29,28 +29,33 @@ def evaluate(
 
     identity: the row's `arm, task, split, seed` and what else should stand in every row. A
     reading's name is added to the arm's ('16-shot+batch') and to its family. A query's cost is the
-    whole pass divided by its n examples, compilation excluded; FLOPs are not known of texts that
-    are written. `fitted_together` arms shared a fit: the seconds and FLOPs of training are an equal
+    whole pass divided by its n examples, compilation excluded and what earlier, stopped passes
+    left in `predictor.kept` included; FLOPs are not known of texts that are
+    written. `fitted_together` arms shared a fit: the seconds and FLOPs of training are an equal
     share of it, `peak_bytes` is that of all of them. A prediction's `value` is what it counts for
-    in the task's first measure, where that is a mean over items.
+    in the task's first measure, where that is a mean over items. Where the arm has words of its own
+    for the choices, a result names them all (`label_words`) and a prediction its own (`word`).
     """
     meter, start = Meter(), time.perf_counter()
     readings = _answers(predictor, task, examples, meter)
     seconds = time.perf_counter() - start - meter.compile_seconds
-    cost = predictor.cost
+    cost, earlier = predictor.cost, predictor.kept.earlier
+    flops = meter.flops + earlier.flops
     common = {
         "n": len(examples),
         "examples": cost.examples,
         "trainable_params": cost.trainable_params,
         "stored_bytes": cost.stored_bytes,
         "train_seconds": cost.train_seconds,
-        "eval_seconds": seconds,
+        "eval_seconds": seconds + earlier.seconds,
         "train_flops": cost.train_flops,
-        "flops_per_query": None if task.kind is Texts else meter.flops / len(examples),
+        "flops_per_query": None if task.kind is Texts else flops / len(examples),
         "peak_bytes": memory.read(),
         "fitted_together": cost.together,
-        "compile_seconds": cost.compile_seconds + meter.compile_seconds,
+        "compile_seconds": cost.compile_seconds + meter.compile_seconds + earlier.compile_seconds,
     }
+    if predictor.words:
+        common["label_words"] = list(predictor.words)
     measures = named(task.metrics, task.kind)
     results, predictions = [], []
     for reading, answers in readings.items():
@@ -62,7 +67,8 @@ def evaluate(
             value = measure.value(answers)
             value = None if np.isnan(value) else value
             results.append({**own, "metric": name, "value": value, **common})
-        predictions.extend(_predictions(own, examples, answers, measures[task.metrics[0]]))
+        first = measures[task.metrics[0]]
+        predictions.extend(_predictions(own, examples, answers, first, predictor.words))
     return results, predictions
 
 
@@ -94,7 +100,9 @@ def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter) -
     return Texts([voted(texts, task.generation.extract) for texts in samples], targets)
 
 
-def _predictions(own: dict, examples, answers: Answers, measure: Measure) -> Iterator[dict]:
+def _predictions(
+    own: dict, examples, answers: Answers, measure: Measure, words: Sequence[str]
+) -> Iterator[dict]:
     values = measure.items(answers) if measure.items else [None] * len(examples)
     for i, (example, value) in enumerate(zip(examples, values, strict=True)):
         yield {
@@ -103,6 +111,7 @@ def _predictions(own: dict, examples, answers: Answers, measure: Measure) -> Ite
             "seed": own["seed"],
             "id": example.id,
             **_shown(example, answers, i),
+            **({"word": words[answers.chosen[i]]} if words else {}),
             "value": None if value is None else float(value),
         }
 

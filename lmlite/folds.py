@@ -49,6 +49,7 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
             rows, predictions = outcome
             answers.add([{**one, "split": split} for one in predictions])
             results.add(rows)
+            fold.forget(job)
             print(f"{job.name}, seed {job.seed}, {split}: {rows[0]['value']:.3f}", flush=True)
     summary = summarised(results.rows(), answers.rows())
     write_text(workdir / "folds.json", json.dumps(summary, indent=1) + "\n")

@@ -4,6 +4,7 @@ import bz2
 import dataclasses
 import gzip
 import json
+import re
 import shutil
 import tarfile
 import time
@@ -425,6 +426,32 @@ def test_bad_tasks(config, fields, message):
     with pytest.raises(UserError, match=message) as error:
         load_task(changed(config, **fields))
     assert "\n" not in str(error.value)
+
+
+def test_a_label_of_the_test_split_alone(config, tmp_path):
+    """'odd' is in the films of one split only, by whichever way it is listed."""
+    split = {row["film"]: split_of(row["film"], FRACTIONS) for row in FILMS}
+
+    def rows(only, odd):
+        return [
+            {**row, "verdict": odd if split[row["film"]] in only and i % 5 == 0 else row["verdict"]}
+            for i, row in enumerate(FILMS)
+        ]
+
+    three = dict(labels=("bad", "good", "odd"), choices=("no", "yes", "so"))
+    write(tmp_path / "all.jsonl", rows(("test",), "odd"))
+    with pytest.raises(UserError) as error:
+        load_task(changed(config, **three))
+    assert re.fullmatch(
+        r"label 'odd' \(1 such\) is in \d+ test rows of .* no training row; list it in "
+        r"task.ignore_labels, or change task.split, or raise task.limit",
+        str(error.value),
+    )
+    load_task(changed(config, **three, ignore_labels=("odd",)))
+    write(tmp_path / "all.jsonl", rows(("test", "train"), "odd"))
+    load_task(changed(config, **three))
+    write(tmp_path / "all.jsonl", rows(("dev",), "odd"))  # nobody is asked for it
+    load_task(changed(config, **three))
 
 
 def test_one_class(config, tmp_path):

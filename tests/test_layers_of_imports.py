@@ -15,6 +15,7 @@ LAYERS = (
     "tree",
     "stacking",
     "runtime",
+    "answers",
     "metrics",
     "data",
     "models",

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from lmlite.answers import Answers
 from lmlite.data.tasks import Example, Task
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter
@@ -42,9 +43,16 @@ class Cost:
 
 
 class Predictor(Protocol):
-    """A fitted arm."""
+    """A fitted arm. words: what it calls the task's choices, () for what the task calls them."""
 
     cost: Cost
+    kept: Answers
+    words: tuple[str, ...]
+
+    def keeping(self, folder: Path) -> "Predictor":
+        """The same with `kept` in `folder`: what it answers is left there as it goes, and what an
+        evaluation that was stopped has left is not computed again.
+        """
 
     def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
         """Scores [C] of each example's choices, higher is better, under one or more readings; [1],

@@ -4,11 +4,14 @@ n examples, C choices, S samples.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from lmlite.adapt.adaptation import Adaptation
+from lmlite.answers import NOT_KEPT, Answers
 from lmlite.arms.arm import Cost
 from lmlite.data.pack import Item, choice_item, class_item, mask_item
 from lmlite.data.tasks import Example, Task
@@ -23,6 +26,7 @@ from lmlite.models.attention import Prefix
 from lmlite.models.config import DecoderConfig
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter
+from lmlite.tree import flatten
 
 Prompts = Callable[[Sequence[Example]], list[str]]
 
@@ -106,7 +110,8 @@ class ModelPredictor:
 
     prompts: examples -> the texts to answer; None for those without demonstrations. readings: of
     the scores of choices beside the plain one, see `lmlite.icl.readings`. adaptation: what tuning
-    added to the base model. tree_tokens: bounds the memory of scoring, see `lmlite.icl.plan`.
+    added to the base model. tree_tokens: bounds the memory of scoring, see `lmlite.icl.plan`. kept:
+    where answers are left while an evaluation runs, see `keeping`.
     """
 
     lm: LM
@@ -118,6 +123,12 @@ class ModelPredictor:
     readings: tuple[str, ...] = ()
     adaptation: Adaptation | None = None
     tree_tokens: int = TREE_TOKENS
+    kept: Answers = NOT_KEPT
+    words: ClassVar[tuple[str, ...]] = ()
+
+    def keeping(self, folder: Path) -> "ModelPredictor":
+        """See `Predictor`."""
+        return dataclasses.replace(self, kept=Answers(folder, self._fitted()))
 
     def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
         """See `Predictor`."""
@@ -142,7 +153,8 @@ class ModelPredictor:
         """See `Predictor`."""
         encoded = self._encoded(examples)
         shared = self._shared(encoded)
-        return write(self.lm, encoded, shared, self.prefix, self.task.generation)
+        kept = self.kept, meter
+        return write(self.lm, encoded, shared, self.prefix, self.task.generation, *kept)
 
     def scores(self, encoded: Sequence[Encoded], meter: Meter) -> list[np.ndarray]:
         """Summed log-probabilities float64[C] of the choices of each encoded prompt."""
@@ -155,7 +167,7 @@ class ModelPredictor:
             trees, items = self._planned(own, P if shared else 0)
             prefix = self.prefix if shared else None
             limit = lm.config.max_positions
-            sums = score(lm.network, lm.params, items, limit, meter, prefix)
+            sums = score(lm.network, lm.params, items, limit, meter, prefix, kept=self.kept)
             for tree, values in zip(trees, sums, strict=True):
                 ends = np.cumsum([len(own[j].choices) for j in tree])
                 for j, part in zip(tree, np.split(values, ends[:-1]), strict=True):
@@ -169,13 +181,16 @@ class ModelPredictor:
             return [[i] for i in range(len(encoded))], scored_items(lm, encoded, skip)
         own = [Encoded(e.context[skip:], e.choices) for e in encoded]
         trees = groups(own, self.tree_tokens)
-        items = [
-            tree_item([own[i] for i in tree], skip)
-            if len(tree) > 1
-            else choice_item(*own[tree[0]], skip)
-            for tree in trees
-        ]
-        return trees, items
+        return trees, [self._item([own[i] for i in tree], skip) for tree in trees]
+
+    def _item(self, texts: Sequence[Encoded], skip: int) -> Item:
+        return tree_item(texts, skip) if len(texts) > 1 else choice_item(*texts[0], skip)
+
+    def _fitted(self) -> Iterator[np.ndarray]:
+        """What tells this fit's answers from those of another of the same run."""
+        yield np.asarray(self.prefix_ids, np.int32)
+        moved = flatten(self.adaptation.params) if self.adaptation else {}
+        yield from (np.asarray(moved[path]) for path in sorted(moved))
 
     def _encoded(self, examples: Sequence[Example]) -> list[Encoded]:
         contexts = None if self.prompts is None else self.prompts(examples)

@@ -9,7 +9,9 @@ import numpy as np
 
 from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ModelPredictor, encode_examples
+from lmlite.arms.constrained import ConstrainedPredictor
 from lmlite.arms.demonstrations import CHOOSERS, ORDERS, Nearest, Same, arranged, chosen
+from lmlite.arms.worded import Worded, found_words, worded_data
 from lmlite.data.tasks import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded, encode, shared_prefix
@@ -19,6 +21,8 @@ from lmlite.models.lm import LM
 from lmlite.runtime import Meter
 from lmlite.tree import size_bytes
 
+LABEL_WORDS = ("given", "found")
+DIRECTIONS = ("direct", "channel", "constrained")
 _ORDER = 1000  # a run's number is its draw plus this times its order
 
 
@@ -31,8 +35,10 @@ class InContext:
     embeddings of `retriever`, with `diversity` (MMR) above 0. order: 'drawn', 'curriculum' (what
     the model finds likely first), 'best' (of `orders` ones on the development examples), 'similar'
     (the nearest last). orders: of one draw that are run, or tried. readings: of the same scores,
-    see `lmlite.icl.readings`. direction: 'direct', or 'channel' (Min et al. 2021, arXiv:2108.04106,
-    p(prompt | answer)). tree_tokens: bounds the memory of scoring.
+    see `lmlite.icl.readings`. direction: 'direct', 'channel' (Min et al. 2021, arXiv:2108.04106,
+    p(prompt | answer)) or 'constrained' (decoded greedily, where only what leads to a choice is
+    allowed). label_words: 'given', the task's choices, or 'found' by all labelled examples, see
+    `lmlite.icl.label_words`. tree_tokens: bounds the memory of scoring.
     """
 
     family: ClassVar[str] = "in-context"
@@ -42,12 +48,18 @@ class InContext:
     order: str = "drawn"
     orders: int = 1
     direction: str = "direct"
+    label_words: str = "given"
     retriever: str = "package:all-minilm-l6-v2"
     diversity: float = 0.0
     tree_tokens: int = TREE_TOKENS
 
     def __post_init__(self):
-        known = {"choose": CHOOSERS, "order": ORDERS, "direction": ("direct", "channel")}
+        known = {
+            "choose": CHOOSERS,
+            "order": ORDERS,
+            "direction": DIRECTIONS,
+            "label_words": LABEL_WORDS,
+        }
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise UserError(f"{name}={getattr(self, name)!r} is unknown; known: {values}")
@@ -55,8 +67,8 @@ class InContext:
             raise UserError("order='similar' is for choose='nearest'; choose another order")
         if self.choose == "nearest" and self.order == "best":
             raise UserError("order='best' needs the same demonstrations for all; choose another")
-        if self.direction == "channel" and self.readings:
-            raise UserError("direction='channel' has no other readings; set readings=()")
+        if self.direction != "direct" and self.readings:
+            raise UserError(f"direction={self.direction!r} has no other readings; set readings=()")
         if self.orders < 1 or self.shots < 0 or self.tree_tokens < 1:
             raise UserError(
                 f"shots={self.shots}, orders={self.orders}, tree_tokens={self.tree_tokens} must be "
@@ -83,9 +95,14 @@ class InContext:
         if self.shots > len(data.all):
             known = len(data.all)
             raise UserError(f"shots={self.shots} of {known} labelled examples; raise examples")
+        words = ()
+        if self.label_words == "found":
+            words = found_words(lm, task, data.all, meter)
+            data = worded_data(data, words)
         prompts, labels = self._prompts(lm, task, data, seed, meter)
+        labels = len(data.all) if words else labels
         ids, prefix = (), None
-        if self.direction == "direct" and isinstance(prompts, Same):
+        if self.direction != "channel" and isinstance(prompts, Same):
             ids, prefix = _prefilled(lm, task, prompts, data, meter)
         cost = Cost(
             examples=labels,
@@ -95,10 +112,10 @@ class InContext:
             train_flops=meter.flops,
             compile_seconds=meter.compile_seconds,
         )
-        kind = ChannelPredictor if self.direction == "channel" else ModelPredictor
-        return kind(
+        predictor = _PREDICTORS[self.direction](
             lm, task, cost, prompts, ids, prefix, self.readings, tree_tokens=self.tree_tokens
         )
+        return Worded(predictor, words) if words else predictor
 
     def _prompts(self, lm, task, data, seed, meter):
         """What makes prompts of examples, and how many labels that took."""
@@ -156,3 +173,10 @@ class ChannelPredictor(ModelPredictor):
         encoded: list[Encoded] = encode(self.lm.text, contexts, [[e.prompt] for e, _ in pairs])
         scores = iter(self.scores(encoded, meter))
         return {"": [np.concatenate([next(scores) for _ in e.choices]) for e in examples]}
+
+
+_PREDICTORS = {
+    "direct": ModelPredictor,
+    "channel": ChannelPredictor,
+    "constrained": ConstrainedPredictor,
+}

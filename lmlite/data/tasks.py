@@ -119,7 +119,8 @@ def load_task(config: Any) -> Task:
     fewshot_delimiter, target_delimiter, description, chat    as in `Task`
 
     UserError: what the fields and the data disagree on: a missing column, a label that is not in
-    the list, an id given twice, a group in two splits, an empty split, training data of one class.
+    the list, an id given twice, a group in two splits, an empty split, training data of one class,
+    a label that is in the test split alone.
 
     A source 'yaml:PATH' is a task of lm-evaluation-harness, which says all but the fractions of
     `split` and chat itself: see `lmlite.data.harness_task`.
@@ -328,4 +329,21 @@ def _check(config: Any, splits: dict[str, list[Example]]) -> None:
         raise UserError(
             f"all {len(splits['train'])} training rows of {config.source} are {target!r}; "
             "training needs at least two classes"
+        )
+    if config.choices:
+        _check_labels(config, splits)
+
+
+def _check_labels(config: Any, splits: dict[str, list[Example]]) -> None:
+    """No label may be asked for that no training row shows: neither a head nor demonstrations
+    could know it.
+    """
+    asked = Counter(example.target for example in splits["test"])
+    unseen = sorted(asked.keys() - {example.target for example in splits["train"]})
+    if unseen:
+        names = [str((config.labels or config.choices)[target]) for target in unseen]
+        raise UserError(
+            f"label {names[0]!r} ({len(unseen)} such) is in {asked[unseen[0]]} test rows of "
+            f"{config.source} and in no training row; list it in task.ignore_labels, or change "
+            "task.split, or raise task.limit"
         )

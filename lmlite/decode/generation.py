@@ -51,6 +51,7 @@ def generate(
     chat: bool = False,
     stream: Callable[[int, str], None] | None = None,
     batch_size: int = 16,
+    numbers: Sequence[int] | None = None,
 ) -> list[Generation]:
     """The continuation of every prompt (texts, or token ids), in their order.
 
@@ -62,7 +63,8 @@ def generate(
     `stop` texts, or after `max_new_tokens`. `chat` wraps each prompt as a user's message. `stream`
     is called with (index of the prompt, piece of text) as soon as text is final.
 
-    Draws depend on `seed`, the prompt's index and the step, not on the batch.
+    Draws depend on `seed`, the prompt's number and the step, not on the batch. `numbers`: of the
+    prompts, their places by default; a call for some of them then draws as one for all.
     Raises UserError for settings out of range or at odds, an empty prompt, or one too long.
     """
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -71,6 +73,7 @@ def generate(
     encoded = encode(lm, prompts, chat)
     check_length(lm, encoded, max_new_tokens)
     tokenizer = lm.text if stop or stream else lm.tokenizer
+    numbers = range(len(encoded)) if numbers is None else numbers
 
     def transcript(i: int) -> Transcript:
         before = () if lm.config.cross else encoded[i]
@@ -82,8 +85,9 @@ def generate(
         if beams > 1:
             limit, penalty = jnp.int32(max_new_tokens), jnp.float32(length_penalty)
             return Beams(settings, eos, limit, penalty, beams, early_stopping)
+        own = jnp.array([numbers[i] for i in indices])
         fold = jax.vmap(jax.random.fold_in, (None, 0))
-        return Sampler(settings, fold(runtime.stream(seed, "generate"), jnp.array(indices)), eos)
+        return Sampler(settings, fold(runtime.stream(seed, "generate"), own), eos)
 
     texts = [transcript(i) for i in range(len(encoded))]
     for indices in batches(encoded, batch_size):

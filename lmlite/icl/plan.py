@@ -78,9 +78,15 @@ def common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _branches(parent: Sequence[int]) -> np.ndarray:
-    """Every token a branch of its own, numbered from 1 in their order."""
+    """What all tokens go on from is the trunk; every other token a branch of its own, numbered
+    from 1 in their order.
+    """
     below = np.zeros(len(parent), np.int32)
     for i in range(len(parent) - 1, -1, -1):
         if parent[i] >= 0:
             below[parent[i]] += 1 + below[i]
-    return subtree(1 + np.arange(len(parent), dtype=np.int32), below)
+    after = np.arange(len(parent) - 1, -1, -1, dtype=np.int32)  # tokens after each
+    trunk = int(np.cumprod(below == after).sum())
+    below[:trunk] = 0
+    number = np.arange(1 - trunk, 1 - trunk + len(parent), dtype=np.int32)
+    return subtree(np.maximum(number, 0), below)

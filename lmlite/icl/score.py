@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmlite.answers import NOT_KEPT, Answers
 from lmlite.data.pack import BATCH_TOKENS, Batch, Item, pack, row_length
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
@@ -109,17 +110,22 @@ def score(
     prefix: tuple[Prefix, ...] | None = None,
     start: int = 0,
     states: np.ndarray | None = None,
+    kept: Answers = NOT_KEPT,
 ) -> list[np.ndarray]:
     """Summed log-probability of each choice of each item, float64[C] an item, in the items' order.
 
-    states: float32[total tokens, D] entering layer `start` (see `lmlite.states`), if known.
+    states: float32[total tokens, D] entering layer `start` (see `lmlite.states`), if known. kept:
+    where the log-probabilities of each batch are left, and found again.
 
     Independent of batching, packing and padding to float32 rounding. Raises UserError for a prompt
     longer than `context`.
     """
 
     def logprobs(batch, known):
-        return _score(meter, network, start, params, batch, prefix, known)
+        def computed():
+            return np.asarray(_score(meter, network, start, params, batch, prefix, known))
+
+        return kept.of([*batch._replace(origin=batch.reads)], computed, meter)
 
     return summed(logprobs, items, context, states)
 

@@ -4,18 +4,25 @@ n prompts, S samples.
 """
 
 import dataclasses
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
+from lmlite.answers import Answers
 from lmlite.data.tasks import Generation
 from lmlite.decode import generate
+from lmlite.decode.prompts import batches, check_length
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded
 from lmlite.models.attention import Prefix
 from lmlite.models.lm import LM, Virtual
+from lmlite.runtime import Meter
 
 _PREFIX = "shared_prompt"  # in the tree of parameters
+_ROWS = 16  # prompts that are continued together
 
 
 def write(
@@ -24,8 +31,12 @@ def write(
     shared: Sequence[bool],
     prefix: tuple[Prefix, ...] | None,
     generation: Generation,
+    kept: Answers,
+    meter: Meter,
 ) -> list[list[str]]:
-    """S texts a prompt. shared: which prompts begin with the tokens of `prefix`."""
+    """S texts a prompt. shared: which prompts begin with the tokens of `prefix`. kept: where the
+    texts of each batch are left, and found again.
+    """
     S = generation.samples
     if S > 1 and not generation.temperature:
         raise UserError(
@@ -39,16 +50,49 @@ def write(
             continue
         skip = int(prefix[0].valid.sum()) if with_prefix and prefix else 0
         prompts = [encoded[i].context[skip:] for i in chosen for _ in range(S)]
-        options = dict(
-            max_new_tokens=generation.max_new_tokens,
-            stop=generation.stop,
-            temperature=generation.temperature,
-        )
         model = _behind(lm, prefix, skip) if skip else lm
-        texts = [one.text for one in generate(model, prompts, **options)]
+        texts = _texts(model, prompts, skip, generation, kept, meter)
         for at, i in enumerate(chosen):
             found[i] = texts[at * S : (at + 1) * S]
     return found
+
+
+def _texts(
+    lm: LM,
+    prompts: Sequence[Sequence[int]],
+    skip: int,
+    generation: Generation,
+    kept: Answers,
+    meter: Meter,
+) -> list[str]:
+    """The text after each prompt; skip: tokens of the prefix that stands before them."""
+    check_length(lm, prompts, generation.max_new_tokens)
+    options = dict(
+        max_new_tokens=generation.max_new_tokens,
+        stop=generation.stop,
+        temperature=generation.temperature,
+        batch_size=_ROWS,
+    )
+    found = [""] * len(prompts)
+    for rows in batches(prompts, _ROWS):
+        own = [prompts[i] for i in rows]
+
+        def made(own=own, rows=rows) -> np.ndarray:
+            return _array([one.text for one in generate(lm, own, numbers=rows, **options)])
+
+        asked = _array([repr(options), skip, rows, own])
+        for i, text in zip(rows, _value(kept.of([asked], made, meter)), strict=True):
+            found[i] = text
+    return found
+
+
+def _array(value) -> np.ndarray:
+    """What JSON can say, as bytes."""
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def _value(array: np.ndarray):
+    return json.loads(array.tobytes())
 
 
 def extracted(text: str, pattern: str) -> str:
