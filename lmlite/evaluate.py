@@ -29,10 +29,10 @@ def evaluate(
 
     identity: the row's `arm, task, split, seed` and what else should stand in every row. A
     reading's name is added to the arm's ('16-shot+batch') and to its family. A query's cost is the
-    whole pass divided by its n examples, compilation excluded; FLOPs are not known of texts that
-    are written. `fitted_together` arms shared a fit: the seconds and FLOPs of training are an equal
-    share of it, `peak_bytes` is that of all of them. A prediction's `value` is what it counts for
-    in the task's first measure, where that is a mean over items.
+    whole pass divided by its n examples, compilation excluded; FLOPs and bytes are not known of
+    texts that are written. `fitted_together` arms shared a fit: the seconds, FLOPs and bytes of
+    training are an equal share of it, `peak_bytes` is that of all of them. A prediction's `value`
+    is what it counts for in the task's first measure, where that is a mean over items.
     """
     meter, start = Meter(), time.perf_counter()
     readings = _answers(predictor, task, examples, meter)
@@ -46,7 +46,9 @@ def evaluate(
         "train_seconds": cost.train_seconds,
         "eval_seconds": seconds,
         "train_flops": cost.train_flops,
+        "train_bytes": cost.train_bytes,
         "flops_per_query": None if task.kind is Texts else meter.flops / len(examples),
+        "bytes_per_query": None if task.kind is Texts else meter.bytes / len(examples),
         "peak_bytes": memory.read(),
         "fitted_together": cost.together,
         "compile_seconds": cost.compile_seconds + meter.compile_seconds,
