@@ -16,13 +16,14 @@ def get_config(
     """`icl` scores `test_items` test items; `passages` scores the questions of passages with
     `least` or more of them; `lora` trains on `examples` labelled ones, without a
     development set, at a constant learning rate; `many` trains `arms` runs of `lora`'s method;
+    `states` tunes the last `layers` layers, with what enters them computed once and anew;
     `generate` continues as many test prompts as each of `batch_sizes` says.
     """
     return ConfigDict(
         dict(
             model=model,
             task=common.task(task),
-            cases=("icl", "passages", "lora", "compile", "many", "generate"),
+            cases=("icl", "passages", "lora", "compile", "many", "states", "generate"),
             peers_python="",
             seed=0,
             icl=dict(shots=16, test_items=200, peer_batch_size=1),
@@ -38,6 +39,14 @@ def get_config(
                 batch_size=8,
             ),
             many=dict(arms=8, examples=32, epochs=2, batch_size=4),
+            states=dict(
+                layers=2,
+                learning_rate=1e-4,
+                examples=64,
+                dev_fraction=0.25,
+                epochs=4,
+                batch_size=8,
+            ),
             generate=dict(new_tokens=64, batch_sizes=(1, 16)),
         )
     )

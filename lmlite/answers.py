@@ -62,7 +62,8 @@ class Answers:
         answer = np.asarray(compute())
         compiling = meter.compile_seconds - before.compile_seconds
         seconds = time.perf_counter() - start - compiling
-        self._pending[key] = answer, Meter(meter.flops - before.flops, seconds, compiling)
+        flops, moved = meter.flops - before.flops, meter.bytes - before.bytes
+        self._pending[key] = answer, Meter(flops, seconds, compiling, moved)
         if sum(cost.seconds for _, cost in self._pending.values()) >= PORTION_SECONDS:
             self._write()
         return answer

@@ -30,8 +30,8 @@ def evaluate(
     identity: the row's `arm, task, split, seed` and what else should stand in every row. A
     reading's name is added to the arm's ('16-shot+batch') and to its family. A query's cost is the
     whole pass divided by its n examples, compilation excluded and what earlier, stopped passes
-    left in `predictor.kept` included; FLOPs are not known of texts that are
-    written. `fitted_together` arms shared a fit: the seconds and FLOPs of training are an equal
+    left in `predictor.kept` included; FLOPs and bytes are not known of texts that are written.
+    `fitted_together` arms shared a fit: the seconds, FLOPs and bytes of training are an equal
     share of it, `peak_bytes` is that of all of them. A prediction's `value` is what it counts for
     in the task's first measure, where that is a mean over items. Where the arm has words of its own
     for the choices, a result names them all (`label_words`) and a prediction its own (`word`).
@@ -40,7 +40,7 @@ def evaluate(
     readings = _answers(predictor, task, examples, meter)
     seconds = time.perf_counter() - start - meter.compile_seconds
     cost, earlier = predictor.cost, predictor.kept.earlier
-    flops = meter.flops + earlier.flops
+    flops, moved = meter.flops + earlier.flops, meter.bytes + earlier.bytes
     common = {
         "n": len(examples),
         "examples": cost.examples,
@@ -49,7 +49,9 @@ def evaluate(
         "train_seconds": cost.train_seconds,
         "eval_seconds": seconds + earlier.seconds,
         "train_flops": cost.train_flops,
+        "train_bytes": cost.train_bytes,
         "flops_per_query": None if task.kind is Texts else flops / len(examples),
+        "bytes_per_query": None if task.kind is Texts else moved / len(examples),
         "peak_bytes": memory.read(),
         "fitted_together": cost.together,
         "compile_seconds": cost.compile_seconds + meter.compile_seconds + earlier.compile_seconds,

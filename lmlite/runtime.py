@@ -1,4 +1,4 @@
-"""Compiled programs and what they cost: FLOPs, compile seconds, peak memory, random streams."""
+"""Compiled programs and what they cost: FLOPs, bytes, compile seconds, peak memory; streams."""
 
 import ctypes
 import dataclasses
@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,11 +26,23 @@ class Meter:
     flops: floating-point operations of all calls, from XLA's analysis of the compiled program and
     the lengths of its loops.
     seconds: wall time of the calls without compilation. compile_seconds: tracing and compiling.
+    bytes: what their operations read and write, from the same analysis. It knows no caches, so it
+    is more than what the memory moves; and it leaves out the turns of a loop after the first,
+    while it counts whole the arrays that a loop takes and leaves.
     """
 
     flops: float = 0.0
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    bytes: float = 0.0
+
+
+class Compiled(NamedTuple):
+    """An executable, and the FLOPs and bytes of one call: see `Meter`."""
+
+    call: Callable
+    flops: float
+    bytes: float
 
 
 # XLA's usual order of a CPU program holds a quarter more at once and is no faster.
@@ -55,15 +67,16 @@ class Program:
         self._compiled: dict = {}
 
     def __call__(self, meter: Meter, *args: Any) -> Any:
-        compiled, flops = self.compile(meter, *args)
+        compiled = self.compile(meter, *args)
         start = time.perf_counter()
-        result = jax.block_until_ready(compiled(*args[self._static :]))
+        result = jax.block_until_ready(compiled.call(*args[self._static :]))
         meter.seconds += time.perf_counter() - start
-        meter.flops += flops
+        meter.flops += compiled.flops
+        meter.bytes += compiled.bytes
         return result
 
-    def compile(self, meter: Meter, *args: Any) -> tuple[Any, float]:
-        """The executable for arguments like these and the FLOPs of one call."""
+    def compile(self, meter: Meter, *args: Any) -> Compiled:
+        """The executable for arguments like these."""
         leaves, structure = jax.tree.flatten(args[self._static :])
         shapes = tuple((jax.numpy.shape(x), jax.numpy.result_type(x)) for x in leaves)
         key = args[: self._static], structure, shapes
@@ -75,8 +88,10 @@ class Program:
             compiled = traced.lower().compile(_OPTIONS.get(jax.default_backend()))
             _return_freed_memory()
             meter.compile_seconds += time.perf_counter() - start
-            once = float((compiled.cost_analysis() or {}).get("flops", 0.0))
-            self._compiled[key] = compiled, once + repeated_flops(traced.jaxpr.jaxpr)
+            found = compiled.cost_analysis() or {}
+            flops, size = (float(found.get(name, 0.0)) for name in ("flops", "bytes accessed"))
+            flops += repeated_flops(traced.jaxpr.jaxpr)
+            self._compiled[key] = Compiled(compiled, flops, size)
             while len(self._compiled) > _KEPT:
                 del self._compiled[next(iter(self._compiled))]
         return self._compiled[key]

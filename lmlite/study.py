@@ -9,7 +9,7 @@ from lmlite.compare import compare
 from lmlite.errors import UserError
 from lmlite.report.across import across
 from lmlite.report.summary import Summary, summarize
-from lmlite.workdir import Records, write_config, write_text
+from lmlite.workdir import CONFIG, Records, read_config, write_config, write_text
 
 REPORT = "report.md"
 
@@ -20,16 +20,17 @@ def study(config: ConfigDict, workdir: Path) -> None:
     A point is (labelled examples, factor, most): tuning passes over its examples `factor` times as
     often as the arms say, and only the `most` most accurate arms of the point before take part
     beside those of config.always; 0 for all arms. A point's run is the folder 'N-labels' of
-    `workdir`, whole in itself and resumed like any other. Raises UserError where no point is left
-    with an arm; an arm that fails is told of when all points are done.
+    `workdir`, whole in itself and resumed like any other: arms that a study has gained run at every
+    point (by the same choice), and those that a point has had stay in it. Raises UserError where no
+    point is left with an arm; an arm that fails is told of when all points are done.
     """
     found: list[tuple[str, Sequence[Summary]]] = []
     failed = []
     for labels, factor, most in config.points:
-        names = list(config.arms)
+        names, folder = list(config.arms), workdir / f"{labels}-labels"
         if most:
-            names = chosen(names, found[-1][1] if found else (), most, config.always)
-        folder = workdir / f"{labels}-labels"
+            kept = (*config.always, *_arms_of(folder))
+            names = chosen(names, found[-1][1] if found else (), most, kept)
         point = at_point(config, names, labels, factor)
         write_config(folder, point)
         try:
@@ -56,6 +57,11 @@ def chosen(
         raise UserError("points: the first has none before it to choose arms by; give it most=0")
     kept = {*ranked[:most], *always}
     return [name for name in names if name in kept]
+
+
+def _arms_of(folder: Path) -> tuple[str, ...]:
+    """The arms of a point that was run before."""
+    return tuple(read_config(folder)["config"]["arms"]) if (folder / CONFIG).exists() else ()
 
 
 def at_point(config: ConfigDict, names: Sequence[str], labels: int, factor: float) -> ConfigDict:

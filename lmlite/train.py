@@ -18,7 +18,7 @@ from lmlite.runtime import Meter
 from lmlite.states import StateStore
 from lmlite.step import train_step
 
-__all__ = ["Log", "Settings", "Trained", "fit"]
+__all__ = ["Log", "Settings", "Trained", "Training", "fit"]
 
 
 def _silent(step: int, values: Mapping[str, float]) -> None:
@@ -48,18 +48,23 @@ def fit(
     Raises UserError where the loss is not finite (naming the step; the last checkpoint stays).
     """
     run = Run(lm, labels, items, dev, dev_targets, settings, seed, meter, states or StateStore())
-    context = lm.config.max_positions
-    epochs = Epochs(items, settings.batch_size, settings.epochs, seed, context)
-    return run.result(loop.run(_Fit(run, epochs, meter), directory, log))
+    return run.result(loop.run(Training.of(run, meter), directory, log))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Fit:
-    """A run as the loop drives it."""
+class Training:
+    """A run as the loop drives it; see `loop.Job`."""
 
     run: Run
     epochs: Epochs
     meter: Meter
+
+    @classmethod
+    def of(cls, run: Run, meter: Meter) -> "Training":
+        """With the batches that the run's seed gives."""
+        size, epochs = run.settings.batch_size, run.settings.epochs
+        context = run.lm.config.max_positions
+        return cls(run, Epochs(run.items, size, epochs, run.seed, context), meter)
 
     def start(self) -> State:
         return self.run.start()

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from lmlite.config import ROOT, leaves, to_json
 from lmlite.errors import UserError
 
+CONFIG = "config.json"
 PACKAGES = ("lmlite", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 
@@ -78,10 +79,11 @@ def write_config(workdir: Path, config: ConfigDict) -> None:
     """Writes config.json as a run starts or resumes.
 
     It holds `config`, the fields of `run_record`, and under `earlier` the same fields of the starts
-    that this one resumes. Raises UserError if the workdir can't be written, or holds a run of
-    another config.
+    that this one resumes, with the `config` of those that had less. A run may be resumed with more
+    than it had: arms beside its own, and seeds and draws after its own. Raises UserError if the
+    workdir can't be written, or holds a run of a config that differs in anything else.
     """
-    path, now = workdir / "config.json", to_json(config)
+    path, now = workdir / CONFIG, to_json(config)
     try:
         earlier = _earlier(path, now) if path.exists() else []
         record = {"config": now} | run_record() | {"earlier": earlier}
@@ -93,13 +95,10 @@ def write_config(workdir: Path, config: ConfigDict) -> None:
 
 
 def _earlier(path: Path, now: dict) -> list[dict]:
-    """The starts that config.json has on record; UserError if their config differs from `now`."""
-    try:
-        before = json.loads(path.read_text())
-        old, new = leaves(before.pop("config")), leaves(now)
-        starts = [*before.pop("earlier"), before]
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a run's config.json; name another --workdir") from error
+    """The starts that config.json has on record; UserError if `now` does not go on from them."""
+    before = read_config(path.parent)
+    config, earlier = before.pop("config"), before.pop("earlier")
+    new, old = leaves(now), leaves(_grown(config, now))
     for name in new | old:
         was, is_now = old.get(name, "(absent)"), new.get(name, "(absent)")
         if was != is_now:
@@ -107,7 +106,19 @@ def _earlier(path: Path, now: dict) -> list[dict]:
                 f"config.{name} is {is_now!r} but the run in {path.parent} has {was!r};"
                 f" name another --workdir or delete that one"
             )
-    return starts
+    return [*earlier, before if config == now else before | {"config": config}]
+
+
+def _grown(old: dict, new: dict) -> dict:
+    """`old` with what `new` adds to it in the ways that a resumed run may."""
+    grown = dict(old)
+    for name in ("seeds", "draws"):
+        was, is_now = old.get(name), new.get(name)
+        if isinstance(was, list) and isinstance(is_now, list) and is_now[: len(was)] == was:
+            grown[name] = is_now
+    if "arms" in old and "arms" in new:
+        grown["arms"] = new["arms"] | old["arms"]
+    return grown
 
 
 def run_record() -> dict[str, Any]:
@@ -156,8 +167,16 @@ def _commit() -> str | None:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """What `write_config` wrote."""
-    return json.loads((workdir / "config.json").read_text())
+    """What `write_config` wrote; UserError where config.json is something else."""
+    path = workdir / CONFIG
+    try:
+        record = json.loads(path.read_text())
+        ours = isinstance(record["config"], dict) and isinstance(record["earlier"], list)
+    except (KeyError, TypeError, json.JSONDecodeError):
+        ours = False
+    if not ours:
+        raise UserError(f"{path} is not a run's config.json; name another --workdir")
+    return record
 
 
 def event_writer(workdir: Path, run: str):

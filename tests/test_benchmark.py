@@ -106,6 +106,15 @@ json.dump(answer, open(sys.argv[2], "w"))
     assert "texts that differ" in (tmp_path / "report.md").read_text()
 
 
+def test_kept_states_change_no_loss(config, tmp_path):
+    small = {"states.examples": 8, "states.epochs": 2, "states.learning_rate": 1e-2}
+    benchmark(override(config, small | {"cases": ("states",)}), tmp_path, peers=SCRIPTS)
+    result = json.loads((tmp_path / "benchmark.json").read_text())
+    epoch, processor, fill, apart = result["measures"]
+    assert all(m["ours"] > 0 for m in (epoch, processor, fill)) and epoch["ratio"] > 0
+    assert apart["ours"] < 1e-4 and "computed once" in (tmp_path / "report.md").read_text()
+
+
 def test_without_peers_ours_is_measured_and_the_report_says_how_to_get_them(config, tmp_path):
     config = override(config, {"cases": ("compile",)})
     benchmark(config, tmp_path, peers=SCRIPTS)

@@ -50,11 +50,14 @@ def test_command_to_report_and_resume(files, run_python, tmp_path):
     assert names == readings | {"linear-probe", "last-2-layers", "lora-qv"}
     contract = (
         "arm task split seed metric value n examples trainable_params stored_bytes train_seconds "
-        "eval_seconds train_flops flops_per_query peak_bytes"
+        "eval_seconds train_flops train_bytes flops_per_query bytes_per_query peak_bytes"
     )
     assert all(set(contract.split()) <= set(row) for row in rows)
     assert all(row["n"] == 20 and row["flops_per_query"] > 0 for row in rows)
+    assert all(row["bytes_per_query"] > 0 for row in rows)
     labels = {row["arm"]: row["examples"] for row in rows}
+    moved = {row["arm"]: row["train_bytes"] for row in rows}
+    assert moved["zero-shot"] == 0 and moved["lora-qv"] > moved["4-shot"] > 0
     assert labels["zero-shot"] == 0 and labels["4-shot"] == 4 and labels["lora-qv"] == 24
     predictions = lines(work / "predictions.jsonl")
     assert len(predictions) == 20 * len(rows)
@@ -83,7 +86,7 @@ def test_seeds_fitted_together_are_recorded_one_by_one(files, run_python, tmp_pa
     rows = lines(work / "results.jsonl")
     told = [(row["arm"], row["seed"], row["fitted_together"]) for row in rows]
     assert sorted(told) == [("norms", 0, 2), ("norms", 1, 2), ("norms", 2, 1)]
-    assert all(row["train_seconds"] > 0 and row["train_flops"] > 0 for row in rows)
+    assert all(row[f"train_{cost}"] > 0 for row in rows for cost in ("seconds", "flops", "bytes"))
     seconds = {(row["arm"], row["seed"]): row["train_seconds"] for row in rows}
     assert seconds["norms", 0] == seconds["norms", 1] != seconds["norms", 2]
     for folder in ("tb", "checkpoints"):

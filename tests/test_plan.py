@@ -58,7 +58,7 @@ def test_a_tree_under_windows_and_caps(fields):
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_scores_are_the_same_for_every_batch_and_bound(lm, tree_tokens, size):
     encoded = [e for seed in range(4) for e in passage(seed)]
-    nothing = Cost(0, 0, 0, 0.0, 0.0, 0.0)
+    nothing = Cost(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
     task = Task("t", (), (), (), ())
     predictor = ModelPredictor(lm, task, nothing, tree_tokens=tree_tokens)
     found = [
@@ -75,7 +75,7 @@ def test_a_tree_costs_less_than_its_texts_apart(lm):
     costs = []
     for bound in (1, 4096):
         meter = Meter()
-        nothing = Cost(0, 0, 0, 0.0, 0.0, 0.0)
+        nothing = Cost(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
         predictor = ModelPredictor(lm, Task("t", (), (), (), ()), nothing, tree_tokens=bound)
         predictor.scores(encoded, meter)
         costs.append(meter.flops)
@@ -104,7 +104,7 @@ def test_a_fixed_prefix_and_trees_behind_it(lm):
     head = [3, 5, 7, 9]
     encoded = [Encoded(head + e.context, e.choices) for e in passage(3)]
     prefix = prefill(lm.network, lm.params, head, 1024, Meter())
-    nothing = Cost(0, 0, 0, 0.0, 0.0, 0.0)
+    nothing = Cost(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
     predictor = ModelPredictor(lm, Task("t", (), (), (), ()), nothing)
     predictor = dataclasses.replace(predictor, prefix_ids=tuple(head), prefix=prefix)
     for e, s in zip(encoded, predictor.scores(encoded, Meter()), strict=True):

@@ -16,8 +16,7 @@ def test_a_loop_counts_every_turn():
         Program(lambda x, w: x @ w),
         Program(lambda xs, w: jax.lax.map(lambda x: x @ w, xs)),
     )
-    _, one = plain.compile(meter, x, w)
-    _, five = loop.compile(meter, stacked, w)
+    one, five = plain.compile(meter, x, w).flops, loop.compile(meter, stacked, w).flops
     assert one == PRODUCT
     assert 5 * PRODUCT <= five <= 5.2 * PRODUCT
 
@@ -28,10 +27,16 @@ def test_nested_loops_multiply():
     def inner(xs):
         return jax.lax.map(lambda x: x @ w, xs)
 
-    _, flops = Program(lambda xss: jax.lax.map(inner, xss)).compile(
-        Meter(), jnp.ones((3, 5, 8, 16))
-    )
+    program = Program(lambda xss: jax.lax.map(inner, xss))
+    flops = program.compile(Meter(), jnp.ones((3, 5, 8, 16))).flops
     assert 15 * PRODUCT <= flops <= 15.5 * PRODUCT
+
+
+def test_bytes_are_those_of_operands_and_results():
+    meter, program = Meter(), Program(lambda x, w: x @ w)
+    for _ in range(3):
+        program(meter, jnp.ones((8, 16)), jnp.ones((16, 32)))
+    assert meter.bytes == 3 * 4 * (8 * 16 + 16 * 32 + 8 * 32)
 
 
 def test_one_program_a_shape_and_a_constant():

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from tiny_lm import tiny_lm
 
@@ -154,13 +155,18 @@ def step_flops(lm, method, metrics):
     return Program(told, static=4).compile(Meter(), *args)[1], opt, moving
 
 
-@pytest.mark.parametrize("method", CHOSEN)
-def test_logging_the_gradient_norm_costs_nothing(lm, method):
+@pytest.mark.parametrize("method", [*CHOSEN, "bias", "prompt_tuning"])
+def test_logging_the_gradient_norm_costs_nothing(method, monkeypatch):
+    """Nor does it bring frozen leaves back: gradients and moments are of what trains alone."""
+    lm, told, norm = tiny_lm(layers=3, qkv_bias=True), [], optax.tree.norm
+    monkeypatch.setattr(optax.tree, "norm", lambda grads: told.append(grads) or norm(grads))
     with_norm, opt, moving = step_flops(lm, method, True)
     without, *_ = step_flops(lm, method, False)
-    assert with_norm <= 1.02 * without
-    moments = [x for x in jax.tree.leaves(opt) if x.ndim]
-    assert len(moments) == 2 * len(jax.tree.leaves(moving))
+    assert without < with_norm <= 1.02 * without
+    shapes = {path: x.shape for path, x in tree.flatten(moving).items()}
+    assert {path: x.shape for path, x in tree.flatten(told[0]).items()} == shapes
+    moments = [x.shape for x in jax.tree.leaves(opt) if x.ndim]
+    assert sorted(moments) == sorted(2 * list(shapes.values()))
 
 
 def test_last_layers_cost_a_part_of_full(lm):

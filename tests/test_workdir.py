@@ -6,10 +6,26 @@ import subprocess
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from lmlite import workdir
 from lmlite.errors import UserError
-from lmlite.workdir import Records, event_writer, run_record, write_text
+from lmlite.workdir import (
+    Records,
+    event_writer,
+    read_config,
+    run_record,
+    write_config,
+    write_text,
+)
+
+CONFIG = {
+    "seeds": (0, 1),
+    "draws": (0,),
+    "task": {"source": "csv:a"},
+    "arms": {"lora": {"kind": "tuned", "train": {"epochs": 3}}, "few": {"kind": "in_context"}},
+}
+MORE = {"zero": {"kind": "in_context"}, **CONFIG["arms"]}
 
 
 def test_text_replaces_the_file_and_makes_its_folder(tmp_path):
@@ -88,3 +104,36 @@ def test_a_run_record_tells_the_commit_and_whether_it_has_changes(tmp_path, monk
     monkeypatch.setattr(workdir, "ROOT", tmp_path / "site-packages")  # inside another's clone
     (tmp_path / "site-packages").mkdir()
     assert run_record()["commit"] is None
+
+
+def test_a_run_may_be_resumed_with_more_arms_seeds_and_draws(tmp_path):
+    more = CONFIG | {"arms": MORE, "seeds": (0, 1, 7), "draws": (0, 4)}
+    for config in (CONFIG, CONFIG, more, more):
+        write_config(tmp_path, ConfigDict(config))
+    record = read_config(tmp_path)
+    assert record["config"]["seeds"] == [0, 1, 7] and record["config"]["draws"] == [0, 4]
+    assert set(record["config"]["arms"]) == {"zero", "lora", "few"}
+    first, second, third = record["earlier"]
+    assert "config" not in first and "config" not in third
+    assert second["config"] == json.loads(json.dumps(CONFIG))
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"arms": {"lora": CONFIG["arms"]["lora"]}}, r"arms.few.kind is '\(absent\)'.*'in_c"),
+        ({"arms": MORE | {"few": {"kind": "tuned"}}}, "arms.few.kind is 'tuned'.*'in_context'"),
+        ({"arms": MORE | {"few": {"kind": "in_context", "k": 1}}}, "arms.few.k is 1.*absent"),
+        ({"seeds": (0,)}, r"seeds is \[0\] but.*\[0, 1\]"),
+        ({"seeds": (1, 0, 2)}, r"seeds is \[1, 0, 2\]"),
+        ({"draws": ()}, r"draws is \[\]"),
+        ({"task": {"source": "csv:b"}}, "task.source is 'csv:b'"),
+        ({"arms": MORE, "examples": 3}, "examples is 3"),
+    ],
+)
+def test_what_it_had_must_stay(tmp_path, change, told):
+    write_config(tmp_path, ConfigDict(CONFIG))
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UserError, match=f"config.{told}.*name another --workdir"):
+        write_config(tmp_path, ConfigDict(CONFIG | change))
+    assert (tmp_path / "config.json").read_bytes() == before

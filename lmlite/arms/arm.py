@@ -29,8 +29,9 @@ class Cost:
 
     examples: labels used, those of the development set included. trainable_params: scalars that
     moved. stored_bytes: what must be kept beside the base model. train_seconds: wall time without
-    compilation. train_flops: of the compiled programs. compile_seconds: tracing and compiling.
-    together: arms fitted in one compiled step; the last three are then an equal share of the whole.
+    compilation. train_flops, train_bytes: of the compiled programs, see `Meter`. compile_seconds:
+    tracing and compiling. together: arms fitted in one compiled step; the last four are then an
+    equal share of the whole.
     """
 
     examples: int
@@ -38,6 +39,7 @@ class Cost:
     stored_bytes: int
     train_seconds: float
     train_flops: float
+    train_bytes: float
     compile_seconds: float
     together: int = 1
 

@@ -110,6 +110,7 @@ class InContext:
             stored_bytes=size_bytes(prefix) if prefix else 0,
             train_seconds=time.perf_counter() - start - meter.compile_seconds if labels else 0.0,
             train_flops=meter.flops,
+            train_bytes=meter.bytes,
             compile_seconds=meter.compile_seconds,
         )
         predictor = _PREDICTORS[self.direction](
@@ -147,7 +148,7 @@ def _quality(lm, task, demonstrations, asked: Sequence[Example], meter: Meter):
     """(accuracy, mean log-probability of the right answers), among the choices where there are
     some; of texts the accuracy is 0.
     """
-    nothing = Cost(0, 0, 0, 0.0, 0.0, 0.0)
+    nothing = Cost(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
     predictor = ModelPredictor(lm, task, nothing, Same(lm, task, demonstrations))
     scores = predictor.predict(asked, meter)[""]
     pairs = list(zip(scores, asked, strict=True))

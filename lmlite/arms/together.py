@@ -60,6 +60,7 @@ def fit_together(
             **job.arm.size(ready[a].start, found[a]),
             train_seconds=seconds / len(able),
             train_flops=meter.flops / len(able),
+            train_bytes=meter.bytes / len(able),
             compile_seconds=meter.compile_seconds / len(able),
             together=len(able),
         )

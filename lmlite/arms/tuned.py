@@ -71,6 +71,7 @@ class Tuned:
             **self.size(start, result),
             train_seconds=seconds,
             train_flops=meter.flops,
+            train_bytes=meter.bytes,
             compile_seconds=meter.compile_seconds,
         )
         return self.predictor(lm, task, start, result, cost)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import generate, in_context, lora, many, passages
+from lmlite.benchmark import generate, in_context, lora, many, passages, states
 from lmlite.benchmark.measure import Measure
 from lmlite.benchmark.process import Bench
 from lmlite.benchmark.report import markdown
@@ -24,6 +24,7 @@ CASES = {
     "lora": lora.case,
     "compile": lora.first_step,
     "many": many.case,
+    "states": states.case,
     "generate": generate.case,
 }
 

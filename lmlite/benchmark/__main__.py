@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import generate, in_context, many, passages, training
+from lmlite.benchmark import generate, in_context, many, passages, states, training
 from lmlite.errors import UserError
 from lmlite.models import hf
 from lmlite.models.load import load
@@ -28,6 +28,7 @@ MEASUREMENTS = {
     "passages": passages.measure,
     "lora": training.measure,
     "many": many.measure,
+    "states": states.measure,
     "generate": generate.measure,
     "export_adapter": training.export,
 }

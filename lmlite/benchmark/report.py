@@ -20,6 +20,11 @@ took turns in one run. Float32 unless a line says otherwise.
 - many: {many[arms]} LoRA runs of {many[examples]} examples, {many[epochs]} epochs, batches of
   {many[batch_size]}, that differ in seed and learning rate. lmlite: in one compiled step; the peer
   column is lmlite too, the same runs in turn.
+- states: the last {states[layers]} layers tuned on {states[examples]} examples, a part
+  {states[dev_fraction]} of them for development, batches of {states[batch_size]}. What enters the
+  lowest of those layers is computed once; the peer column is lmlite too, which computes it anew in
+  every step. Both take turns in one process, epoch by epoch; means of the epochs after the first.
+  Processor seconds are of all cores, and say more where other processes run beside.
 - generate: {generate[new_tokens]} new tokens after each prompt, greedy, from ids to ids. The peer
   is `transformers`; both run once before, and the fastest of three runs counts.
 - compile: tracing and compiling the training step, with an empty cache of programs, then with that
@@ -39,7 +44,7 @@ def markdown(record: dict, bench: Bench, measures: Sequence[Measure]) -> str:
     record: the fields of `workdir.run_record`, and `load`: the machine's load average at the start.
     """
     notes = _NOTES.format(**bench.config.icl, **bench.config.lora, many=bench.config.many,
-                          generate=bench.config.generate)  # fmt: skip
+                          states=bench.config.states, generate=bench.config.generate)  # fmt: skip
     parts = ["# Benchmark\n", _table(measures), notes, _where(record, bench.versions)]
     return "\n".join(parts if bench.has_peers else [*parts[:2], _NO_PEERS, *parts[2:]])
 

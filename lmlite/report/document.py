@@ -45,7 +45,7 @@ COLUMNS_FROM = (
     "Times are wall-clock, without compilation: to fit, `train_seconds`; a query, `eval_seconds` "
     "over the test items. FLOPs a query are `flops_per_query`; stored bytes are what must be kept "
     "to use the arm besides the model. All settings are in `config.json`, every run is in "
-    "`results.jsonl`."
+    "`results.jsonl`, with the bytes that its programs read and write."
 )
 READINGS = "Arms named 'x+y' are another reading of the run of x and share its costs."
 _LONGEST = 12  # entries of a list that are written out

@@ -1,0 +1,51 @@
+"""A study: the arms of each point, and what is run when it is resumed with more."""
+
+import json
+import re
+
+import pytest
+from tiny_lm import write_model, write_task
+
+from configs import compare
+from lmlite.config import override
+from lmlite.errors import UserError
+from lmlite.study import study
+from lmlite.workdir import read_config, write_config
+
+
+@pytest.fixture
+def go(tmp_path, capsys):
+    """go(arms, seeds): a study of these arms in one workdir; the jobs it ran, point by point."""
+    write_model(tmp_path / "model", layers=1)
+    write_task(tmp_path / "task.csv")
+    source = dict(task=f"csv:{tmp_path / 'task.csv'}", model=str(tmp_path / "model"))
+
+    def run(arms, seeds):
+        config = compare.get_config(**source, arms=arms)
+        config.points, config.always = ((8, 1.0, 0), (16, 0.5, 1)), ()
+        labels = {"task.labels": ("bad", "good"), "task.choices": ("bad", "good")}
+        sizes = {"test_items": 10, "seeds": seeds, "draws": (0,)}
+        config = override(config.lock(), labels | sizes)
+        write_config(tmp_path / "work", config)
+        study(config, tmp_path / "work")
+        printed = capsys.readouterr().out.split("report: ")
+        return [sorted(re.findall(r"^\[.*\] ([\w-]+, seed \d)", one, re.M)) for one in printed[:2]]
+
+    return run
+
+
+def test_a_study_is_resumed_with_more_arms_and_seeds(go, tmp_path):
+    first, (best,) = go("zero-shot,norms", (0,))
+    assert first == ["norms, seed 0", "zero-shot, seed 0"] and best in first
+    rows = (tmp_path / "work" / "8-labels" / "results.jsonl").read_text()
+    more, chosen = go("zero-shot,linear-probe,norms", (0, 2))
+    assert more == ["linear-probe, seed 0", "linear-probe, seed 2", "norms, seed 2"]
+    assert (tmp_path / "work" / "8-labels" / "results.jsonl").read_text().startswith(rows)
+    point = read_config(tmp_path / "work" / "16-labels")
+    kept = best.split(",")[0]
+    assert kept in point["config"]["arms"] and list(point["earlier"][0]["config"]["arms"]) == [kept]
+    assert all(job != best for job in chosen)
+    found = (tmp_path / "work" / "16-labels" / "results.jsonl").read_text().splitlines()
+    assert {json.loads(line)["job"] for line in found} == set(point["config"]["arms"])
+    with pytest.raises(UserError, match="config.arms.norms.* is '\\(absent\\)'"):
+        go("zero-shot,linear-probe", (0, 2))
