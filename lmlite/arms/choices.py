@@ -66,13 +66,13 @@ def fills_mask(lm: LM, examples: Sequence[Example]) -> bool:
 
 def _class(lm: LM, e: Encoded, classes: Sequence[int]) -> Item:
     if lm.config.cross:
-        return class_item([lm.config.start_id], classes)._replace(source=_source(e))
-    return class_item(e.context, classes, lm.config.reads)
+        return class_item([lm.config.start_id], classes)._replace(source=_source(lm, e))
+    return class_item(_stood(lm, e), classes, lm.config.reads)
 
 
 def _choice(lm: LM, e: Encoded, choices: Sequence[Sequence[int]], prefix: int = 0) -> Item:
     if lm.config.cross:
-        return choice_item([lm.config.start_id], choices)._replace(source=_source(e))
+        return choice_item([lm.config.start_id], choices)._replace(source=_source(lm, e))
     if not lm.config.causal:
         return _masked(lm, e, choices)
     return choice_item(e.context[prefix:], choices, prefix)
@@ -93,11 +93,18 @@ def _masked(lm: LM, e: Encoded, choices: Sequence[Sequence[int]]) -> Item:
             f"to fill its mask, a {lm.config.family} model needs a task.template with one "
             f"{lm.text.mask_token!r} and task.choices of one token each"
         )
-    return mask_item(e.context, e.context.index(mask), [choice[0] for choice in choices])
+    ids = _stood(lm, e)
+    return mask_item(ids, ids.index(mask), [choice[0] for choice in choices])
 
 
-def _source(e: Encoded) -> np.ndarray:
-    return np.asarray(e.context, np.int32)
+def _source(lm: LM, e: Encoded) -> np.ndarray:
+    return np.asarray(_stood(lm, e), np.int32)
+
+
+def _stood(lm: LM, e: Encoded) -> list[int]:
+    """The context after the learned tokens that stand in every text of the model."""
+    first = lm.config.vocab_size
+    return [*range(first, first + lm.network.standing), *e.context]
 
 
 @dataclasses.dataclass(frozen=True)
