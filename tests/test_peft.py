@@ -242,7 +242,7 @@ def without(tensors):
         ("gemma2", "llama-head", {}, None, "no linear layer of this gemma2 model"),
         ("llama", "llama-prefix", {}, narrowed, "asks for 192"),
         ("bert", "bert-prompt", {"num_virtual_tokens": 2}, None, "config for 2 tokens"),
-        ("t5", "t5-prefix", {"num_transformer_submodules": 1}, None, "mixes the prefix"),
+        ("t5", "t5-prefix", {"num_transformer_submodules": 1}, None, "mixes an"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_a_line(

@@ -18,6 +18,8 @@ from lmlite.models import weights
 from lmlite.models.config import StackConfig
 from lmlite.models.lm import LM
 
+_TOKENS = ("prompt", "prefix")  # labels of learned tokens: a model has one set, of plain names
+
 
 def attach(
     method: Method, lm: LM, key: jax.Array, classes: int = 0, squares: Squares | None = None
@@ -100,7 +102,8 @@ def _placed(method: Method, lm: LM, added: Params, slot: int) -> tuple[Params, d
     if not lm.hooks and lm.virtual is None and lm.head is None:
         return tree.merge(lm.params, added), labels
     base = bare(lm)
-    names = {path: slotted(path, slot if path not in base else 0) for path in tree.flatten(added)}
+    plain = {path for path, label in labels.items() if path in base or label in _TOKENS}
+    names = {path: slotted(path, slot if path not in plain else 0) for path in tree.flatten(added)}
     renamed = {names[path]: leaf for path, leaf in tree.flatten(added).items()}
     params = tree.merge(lm.params, tree.unflatten(renamed))
     known = {path: labels[path] for path in base} | {names[path]: labels[path] for path in names}

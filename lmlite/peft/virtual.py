@@ -40,8 +40,8 @@ def read_prefix(config: dict, tensors: dict[str, np.ndarray], lm: LM) -> Adaptat
         raise UserError(f"a prefix needs a transformer, not a {c.family} model")
     if c.cross and config.get("num_transformer_submodules") == 1:
         raise UserError(
-            "num_transformer_submodules=1 mixes the prefix of an encoder-decoder with what it reads "
-            "of the source; train the adapter with PEFT's default"
+            "num_transformer_submodules=1 mixes an encoder-decoder's prefix with what it reads of "
+            "the source; train the adapter with PEFT's default"
         )
     count = c.layers * (2 if config.get("num_layers") == 2 * c.layers and c.cross else 1)
     shape = count, 2, c.kv_heads, c.head_size
