@@ -81,17 +81,30 @@ def _choice(lm: LM, e: Encoded, choices: Sequence[Sequence[int]], prefix: int = 
 def _masked(lm: LM, e: Encoded, choices: Sequence[Sequence[int]]) -> Item:
     """A pattern with one mask token, which the verbalizers' tokens fill: PET (Schick & Schuetze
     2021, arXiv:2001.07676, section 3.1).
+
+    On the command line the pattern is the template and the verbalizers are the choices:
+
+        python -m experiments.compare --config=configs/compare.py:model=DIR,arms=zero-shot,lora-qv
+            --config.task.template="{text} It was [MASK]." --config.task.choices="('bad','good')"
+
+    Zero-shot is the untuned model; every tuning method then trains its masked-token scores instead
+    of a new head. With RoBERTa the mask is '<mask>'. A word that is several tokens is refused.
     """
     mask = lm.text.mask_id if getattr(lm.config, "masked_head", False) else None
     if mask is None:
         raise UserError(
-            f"a {lm.config.family} model without a masked-token head answers by a classification "
-            "head only; use a 'tuned' arm"
+            f"a {lm.config.family} model without a masked-token head and a mask token answers by a "
+            "classification head only; use a 'tuned' arm"
         )
-    if e.context.count(mask) != 1 or any(len(choice) != 1 for choice in choices):
+    if (masks := e.context.count(mask)) != 1:
         raise UserError(
-            f"to fill its mask, a {lm.config.family} model needs a task.template with one "
-            f"{lm.text.mask_token!r} and task.choices of one token each"
+            f"a prompt has {masks} masks; a {lm.config.family} model answers by filling one: give "
+            f"task.template one {lm.text.mask_token!r}"
+        )
+    if long := [choice for choice in choices if len(choice) != 1]:
+        raise UserError(
+            f"task.choices={lm.text.decode(long[0]).strip()!r} is {len(long[0])} tokens; a mask is "
+            "filled with one: choose words of one token each"
         )
     ids = _stood(lm, e)
     return mask_item(ids, ids.index(mask), [choice[0] for choice in choices])
@@ -132,6 +145,9 @@ class ModelPredictor:
         scores = self.scores(encoded, meter)
 
         def of_prompts(others: Sequence[Example]) -> list[np.ndarray]:
+            if fills_mask(self.lm, others):  # a content-free text may be a mask itself
+                mask = self.lm.text.mask_token
+                others = [e for e in others if e.prompt.count(mask) == 1]
             return self.scores(self._encoded(others), meter)
 
         def of_texts(others: Sequence[Example]) -> list[np.ndarray]:
