@@ -63,7 +63,6 @@ from ml_collections import ConfigDict
 from configs import common
 
 FACTORS = (0.3, 1.0, 3.0)
-NEED_A_DECODER = ("prompt", "prefix", "prefix-mlp", "p-tuning", "p-tuning-lstm", "lora-and-prompt")
 
 
 def get_config(
@@ -72,9 +71,9 @@ def get_config(
     arms: str = "",
     factors: str = "",
 ) -> ConfigDict:
-    """`arms`: names of tuning methods, all that suit an encoder by default; `factors`: numbers."""
+    """`arms`: names of tuning methods, all by default; `factors`: numbers."""
     known = common.methods()
-    names = arms.split(",") if arms else [n for n in known if n not in NEED_A_DECODER]
+    names = arms.split(",") if arms else list(known)
     if missing := [name for name in names if name not in known]:
         raise ValueError(f"arm {missing[0]!r} is unknown; known: {', '.join(known)}")
     chosen = [float(f) for f in factors.split(",")] if factors else FACTORS

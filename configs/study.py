@@ -8,14 +8,14 @@ Each point of `points` is (labelled examples, factor on the epochs, arms kept: 0
 
 from ml_collections import ConfigDict
 
-from configs import common, rates
+from configs import common
 
 
 def get_config(study: str = "minilm", arms: str = "") -> ConfigDict:
     """`study`: minilm or smollm2; `arms`: names, all that suit the model by default."""
     known = common.methods()
     if study == "minilm":
-        config = _minilm({name: known[name] for name in known if name not in rates.NEED_A_DECODER})
+        config = _minilm(known)
     elif study == "smollm2":
         config = _smollm2({name: known[name] for name in known if name != "bias"})
     else:

@@ -89,6 +89,12 @@ CASES = {
     "window of packed": dict(query=packed(), layout="packed", window=6, heads=1),
     "window over prefix": dict(query=after_prefix(padded(0, 30)), prefix=prefix(), window=20),
     "bias a row": BASE | dict(bias=normal(B, N, T, T)),
+    "bias a row over prefix": dict(
+        query=after_prefix(packed()),
+        prefix=jax.tree.map(lambda x: x[:, :2] if x.ndim > 1 else x, prefix()),
+        heads=2,
+        bias=normal(B, N, T, P + T),
+    ),
     "all at once": dict(
         query=after_prefix(branched()),
         prefix=jax.tree.map(lambda x: x[:, :2] if x.ndim > 1 else x, prefix()),
@@ -165,8 +171,10 @@ def oracle(case):
             sees = x.prefix.valid & (
                 (position - x.prefix.position < x.rule.window) | (not x.rule.window)
             )
-            known = x.prefix.key[sees, head] @ x.q[b, t, n].astype(float)
-            scores = np.append(scores, cap(known, x.rule.soft_cap))
+            known = cap(x.prefix.key[sees, head] @ x.q[b, t, n].astype(float), x.rule.soft_cap)
+            if x.prefix_bias is not None:
+                known += x.prefix_bias[b % len(x.prefix_bias), n, t, sees]
+            scores = np.append(scores, known)
             values = np.append(values, x.prefix.value[sees, head], axis=0)
         if scores.size:
             weights = np.exp(scores - scores.max())

@@ -17,8 +17,9 @@ from lmlite.decode.transcript import Transcript
 from lmlite.errors import UserError
 from lmlite.models.build import build
 from lmlite.models.config import EncDecConfig
-from lmlite.models.lm import LM, Virtual
+from lmlite.models.lm import LM
 from lmlite.models.tokens import Tokens
+from lmlite.models.virtual import Virtual
 from tests.tiny_lm import byte_tokenizer, tiny_lm, write_model
 
 REFERENCE = json.loads((Path(__file__).parent / "references" / "generate_smollm2.json").read_text())

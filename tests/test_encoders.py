@@ -190,5 +190,5 @@ def test_a_head_reads_the_mean_of_a_texts_own_states(tiny):
 def test_an_encoder_is_not_prompted(tiny):
     letters = task()
     fitted = InContext().fit(tiny, letters, Labelled(letters.train, ()), 0, Log())
-    with pytest.raises(UserError, match="a bert model continues no text.*use a 'tuned' arm"):
+    with pytest.raises(UserError, match="answers by a classification head only.*'tuned' arm"):
         fitted.predict(letters.test, Meter())

@@ -168,7 +168,7 @@ def _states(lm, params, ids):
 
 def test_methods_of_attention_are_refused(lm):
     for name in ("prefix_tuning", "prompt_tuning"):
-        with pytest.raises(UserError, match="needs a decoder-only transformer"):
+        with pytest.raises(UserError, match="needs a transformer"):
             attach(METHODS[name](), lm, stream(0, "init"))
     with pytest.raises(UserError, match="match no module of this model"):
         attach(METHODS["lora"](targets=r"layers_\d+/attn/q"), lm, stream(0, "init"))

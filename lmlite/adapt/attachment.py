@@ -15,8 +15,10 @@ from lmlite.adapt.hooks import slotted
 from lmlite.adapt.method import Method, Params, Squares, free_slot
 from lmlite.errors import UserError
 from lmlite.models import weights
-from lmlite.models.config import DecoderConfig
+from lmlite.models.config import StackConfig
 from lmlite.models.lm import LM
+
+_TOKENS = ("prompt", "prefix")  # labels of learned tokens: a model has one set, of plain names
 
 
 def attach(
@@ -36,7 +38,8 @@ def join(method: Method, lm: LM, added: Params) -> tuple[LM, dict[str, str]]:
 
     lm may be adapted already: the new method wraps the earlier ones, whose parameters are frozen.
     Trainable leaves are made float32. The adapted model's `config.max_positions` counts what is
-    left for inputs beside learned tokens. Raises UserError where the method does not fit the model.
+    left for tokens beside a learned prefix. Raises UserError where the method does not fit the
+    model.
     """
     method = _one_instance(method)
     virtual, config = method.virtual(), _config(method, lm)
@@ -70,18 +73,23 @@ def _one_instance(method: Method) -> Method:
 
 
 def _config(method: Method, lm: LM):
-    """lm's configuration with the room that the method's learned tokens leave."""
+    """lm's configuration with the positions that the method's learned tokens leave for others.
+
+    Those that stand in the text are counted with its tokens: `LM.room` is what they leave.
+    """
     virtual = method.virtual()
     if virtual is None:
         return lm.config
-    if not isinstance(lm.config, DecoderConfig):
-        raise UserError(f"method {type(method).__name__} needs a decoder-only transformer")
+    if not isinstance(lm.config, StackConfig):
+        raise UserError(f"method {type(method).__name__} needs a transformer")
     room = lm.config.max_positions - virtual.length
     if lm.virtual is not None or not 0 < virtual.length or not 0 < room:
         raise UserError(
             f"length={virtual.length} virtual tokens do not fit: the model has room for "
             f"{0 if lm.virtual else lm.config.max_positions - 1}, and at least 1 is needed"
         )
+    if virtual.standing(lm.config):
+        return lm.config
     return dataclasses.replace(lm.config, max_positions=room)
 
 
@@ -94,7 +102,8 @@ def _placed(method: Method, lm: LM, added: Params, slot: int) -> tuple[Params, d
     if not lm.hooks and lm.virtual is None and lm.head is None:
         return tree.merge(lm.params, added), labels
     base = bare(lm)
-    names = {path: slotted(path, slot if path not in base else 0) for path in tree.flatten(added)}
+    plain = {path for path, label in labels.items() if path in base or label in _TOKENS}
+    names = {path: slotted(path, slot if path not in plain else 0) for path in tree.flatten(added)}
     renamed = {names[path]: leaf for path, leaf in tree.flatten(added).items()}
     params = tree.merge(lm.params, tree.unflatten(renamed))
     known = {path: labels[path] for path in base} | {names[path]: labels[path] for path in names}

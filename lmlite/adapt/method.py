@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from lmlite import tree
 from lmlite.adapt.hooks import Hook
 from lmlite.errors import UserError
-from lmlite.models.lm import LM, Virtual
+from lmlite.models.lm import LM
 from lmlite.models.tokens import Tokens
+from lmlite.models.virtual import Virtual
 from lmlite.runtime import fold_name
 
 Params = dict[str, Any]

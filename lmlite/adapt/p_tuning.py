@@ -13,7 +13,7 @@ from lmlite.adapt.method import Method
 from lmlite.adapt.prompt import run_prompt
 from lmlite.errors import UserError
 from lmlite.models.layers import uniform_fan_in
-from lmlite.models.lm import Virtual
+from lmlite.models.virtual import Virtual
 from lmlite.runtime import fold_name
 
 
@@ -38,7 +38,7 @@ class PTuning(Method):
         return (("embed/encoder/.*", "prompt"), (".*", tree.FROZEN))
 
     def virtual(self):
-        return Virtual(self.length, self._prefixes)
+        return Virtual(self.length, self._prefixes, self.prompt)
 
     def init(self, lm, key, classes):
         D, E = lm.config.width, self.hidden

@@ -14,7 +14,8 @@ from lmlite.adapt.prompt import STARTS, starting_ids
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
 from lmlite.models.layers import uniform_fan_in
-from lmlite.models.lm import Network, Virtual
+from lmlite.models.lm import Network
+from lmlite.models.virtual import Virtual
 from lmlite.runtime import fold_name
 
 _prefill = jax.jit(Network.prefill, static_argnums=0)
@@ -31,9 +32,10 @@ def _prefixes(method, network, params) -> tuple[Prefix, ...]:
 class PrefixTuning(Method):
     """Trains `layers_i/attn/prefix_{key,value}` [P, K, H], which every token of every input sees.
 
+    Of an encoder-decoder these are the layers of the decoder, its self-attention alone, as in PEFT.
     start: the keys and values of a real prompt, which is 'text' (repeated or cut to P tokens) or
     'vocabulary' (tokens drawn at random); or 'random' (normal with deviation 0.02). With the true
-    prompt's tokens the method starts at exactly what that prompt does in context.
+    prompt's tokens the method starts, on a decoder, at exactly what that prompt does in context.
     """
 
     foldable = False

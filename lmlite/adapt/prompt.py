@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from lmlite import tree
 from lmlite.adapt.method import Method
 from lmlite.errors import UserError
-from lmlite.models.lm import LM, Virtual
+from lmlite.models.lm import LM
 from lmlite.models.tokens import Tokens
+from lmlite.models.virtual import Virtual
 
 STARTS = ("random", "vocabulary", "text")
 
@@ -39,6 +40,7 @@ def run_prompt(network, params, x: jax.Array):
 class PromptTuning(Method):
     """P embeddings, `embed/prompt` [P, D], take the place of a prompt's; the rest is frozen.
 
+    An encoder reads them in every text, and an encoder-decoder in every source, as PEFT does.
     start: 'vocabulary' (embeddings of tokens drawn at random), 'text' (those of `text`, repeated or
     cut to P tokens, as PEFT does), or 'random' (normal, with the embedding table's deviation).
     """
@@ -56,7 +58,7 @@ class PromptTuning(Method):
         return (("embed/prompt", "prompt"), (".*", tree.FROZEN))
 
     def virtual(self):
-        return Virtual(self.length, self._prefixes)
+        return Virtual(self.length, self._prefixes, self.prompt)
 
     def init(self, lm, key, classes):
         table = lm.params["embed"]["embedding"].astype(jnp.float32) * lm.config.embed_scale
@@ -66,5 +68,9 @@ class PromptTuning(Method):
             prompt = table[starting_ids(lm, key, self.start, self.text, self.length)]
         return {"embed": {"prompt": prompt}}
 
+    def prompt(self, params):
+        """The embeddings [P, D]."""
+        return params["embed"]["prompt"]
+
     def _prefixes(self, network, params):
-        return run_prompt(network, params, params["embed"]["prompt"])
+        return run_prompt(network, params, self.prompt(params))

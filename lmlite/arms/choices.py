@@ -70,13 +70,13 @@ def fills_mask(lm: LM, examples: Sequence[Example]) -> bool:
 
 def _class(lm: LM, e: Encoded, classes: Sequence[int]) -> Item:
     if lm.config.cross:
-        return class_item([lm.config.start_id], classes)._replace(source=_source(e))
-    return class_item(e.context, classes, lm.config.reads)
+        return class_item([lm.config.start_id], classes)._replace(source=_source(lm, e))
+    return class_item(_stood(lm, e), classes, lm.config.reads)
 
 
 def _choice(lm: LM, e: Encoded, choices: Sequence[Sequence[int]], prefix: int = 0) -> Item:
     if lm.config.cross:
-        return choice_item([lm.config.start_id], choices)._replace(source=_source(e))
+        return choice_item([lm.config.start_id], choices)._replace(source=_source(lm, e))
     if not lm.config.causal:
         return _masked(lm, e, choices)
     return choice_item(e.context[prefix:], choices, prefix)
@@ -85,23 +85,43 @@ def _choice(lm: LM, e: Encoded, choices: Sequence[Sequence[int]], prefix: int = 
 def _masked(lm: LM, e: Encoded, choices: Sequence[Sequence[int]]) -> Item:
     """A pattern with one mask token, which the verbalizers' tokens fill: PET (Schick & Schuetze
     2021, arXiv:2001.07676, section 3.1).
+
+    On the command line the pattern is the template and the verbalizers are the choices:
+
+        python -m experiments.compare --config=configs/compare.py:model=DIR,arms=zero-shot,lora-qv
+            --config.task.template="{text} It was [MASK]." --config.task.choices="('bad','good')"
+
+    Zero-shot is the untuned model; every tuning method then trains its masked-token scores instead
+    of a new head. With RoBERTa the mask is '<mask>'. A word that is several tokens is refused.
     """
     mask = lm.text.mask_id if getattr(lm.config, "masked_head", False) else None
     if mask is None:
         raise UserError(
-            f"a {lm.config.family} model without a masked-token head answers by a classification "
-            "head only; use a 'tuned' arm"
+            f"a {lm.config.family} model without a masked-token head and a mask token answers by a "
+            "classification head only; use a 'tuned' arm"
         )
-    if e.context.count(mask) != 1 or any(len(choice) != 1 for choice in choices):
+    if (masks := e.context.count(mask)) != 1:
         raise UserError(
-            f"to fill its mask, a {lm.config.family} model needs a task.template with one "
-            f"{lm.text.mask_token!r} and task.choices of one token each"
+            f"a prompt has {masks} masks; a {lm.config.family} model answers by filling one: give "
+            f"task.template one {lm.text.mask_token!r}"
         )
-    return mask_item(e.context, e.context.index(mask), [choice[0] for choice in choices])
+    if long := [choice for choice in choices if len(choice) != 1]:
+        raise UserError(
+            f"task.choices={lm.text.decode(long[0]).strip()!r} is {len(long[0])} tokens; a mask is "
+            "filled with one: choose words of one token each"
+        )
+    ids = _stood(lm, e)
+    return mask_item(ids, ids.index(mask), [choice[0] for choice in choices])
 
 
-def _source(e: Encoded) -> np.ndarray:
-    return np.asarray(e.context, np.int32)
+def _source(lm: LM, e: Encoded) -> np.ndarray:
+    return np.asarray(_stood(lm, e), np.int32)
+
+
+def _stood(lm: LM, e: Encoded) -> list[int]:
+    """The context after the learned tokens that stand in every text of the model."""
+    first = lm.config.vocab_size
+    return [*range(first, first + lm.network.standing), *e.context]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +156,9 @@ class ModelPredictor:
         scores = self.scores(encoded, meter)
 
         def of_prompts(others: Sequence[Example]) -> list[np.ndarray]:
+            if fills_mask(self.lm, others):  # a content-free text may be a mask itself
+                mask = self.lm.text.mask_token
+                others = [e for e in others if e.prompt.count(mask) == 1]
             return self.scores(self._encoded(others), meter)
 
         def of_texts(others: Sequence[Example]) -> list[np.ndarray]:

@@ -9,7 +9,6 @@ the slots after; positions, not slots, tell the model where a token stands. An e
 the prompt with its encoder, and its decoder starts from one token.
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -44,12 +43,13 @@ def begin(network: Network, room: int, params, search, ids: jax.Array, length: j
     config, memory = network.module.config, None
     tokens = Tokens.from_mask(jnp.arange(ids.shape[1]) < length[:, None])
     if config.cross:
-        memory = network.remember(params, ids, tokens)
+        memory_ids, mask = network.stood(ids, tokens.segment > 0)
+        memory = network.remember(params, memory_ids, Tokens.from_mask(mask))
         ids, length = jnp.full_like(ids[:, :1], config.start_id), jnp.ones_like(length)
         tokens = Tokens.from_mask(length[:, None] > 0)
     B, T = ids.shape
     cache = empty_cache(config, B, T + room, network.module.dtype)._replace(memory=memory)
-    x, cache = _states(network, _virtual(network, params), params, ids, tokens, cache)
+    x, cache = _states(network, network.own_prefix(params), params, ids, tokens, cache)
     logits = network.readout(params, x[jnp.arange(B), length - 1])
     seen = None
     if "repetition_penalty" in search.rule:
@@ -64,7 +64,7 @@ def begin(network: Network, room: int, params, search, ids: jax.Array, length: j
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def advance(network: Network, params, search, run: Run, until: jax.Array) -> Run:
     """Goes on to `until` tokens a row, or until the search wants no more. `run` is used up."""
-    virtual = _virtual(network, params)
+    prefix = network.own_prefix(params)
 
     def more(run):
         return (run.step < until) & search.open(run.search)
@@ -72,23 +72,17 @@ def advance(network: Network, params, search, run: Run, until: jax.Array) -> Run
     def body(run):
         ones = jnp.ones_like(run.token)[:, None]
         tokens = Tokens(run.position[:, None], ones, 0 * ones)
-        x, cache = _states(network, virtual, params, run.token[:, None], tokens, run.cache)
+        x, cache = _states(network, prefix, params, run.token[:, None], tokens, run.cache)
         return _extended(run._replace(cache=cache), search, network.readout(params, x[:, 0]))
 
     return jax.lax.while_loop(more, body, run)
 
 
-def _virtual(network: Network, params):
-    """The prefixes of the method's virtual tokens, if it has any."""
-    virtual = network.virtual
-    return virtual and virtual.prefixes(dataclasses.replace(network, virtual=None), params)
-
-
-def _states(network: Network, virtual, params, ids, tokens, cache) -> tuple[jax.Array, Cache]:
+def _states(network: Network, prefix, params, ids, tokens, cache) -> tuple[jax.Array, Cache]:
     """States [R, T, D] of new tokens after what the cache holds, and the cache with them."""
-    before = network.virtual.length if virtual else 0
+    before = network.virtual.length if prefix else 0
     tokens = tokens._replace(position=tokens.position + before)
-    return network.apply(params, "decode", ids, tokens, cache, virtual)
+    return network.apply(params, "decode", ids, tokens, cache, prefix)
 
 
 def _extended(run: Run, search, logits: jax.Array) -> Run:

@@ -44,7 +44,7 @@ def check_length(lm: LM, prompts: list[list[int]], max_new_tokens: int) -> None:
 
     An encoder-decoder has a context for each; its new tokens follow the one that starts them.
     """
-    context = lm.config.max_positions - (lm.virtual.length if lm.virtual else 0)
+    context = lm.room
     for i, ids in enumerate(prompts):
         n = len(ids)
         longest = max(n, 1 + max_new_tokens) if lm.config.cross else n + max_new_tokens

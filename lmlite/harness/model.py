@@ -75,7 +75,7 @@ class LmliteLM(TemplateLM):
         lm = load(source, dtype)
         self.lm = load_adapter(lm, adapter) if adapter else lm
         self.backend = "seq2seq" if lm.config.cross else "causal"
-        self.max_length = int(max_length) or lm.config.max_positions
+        self.max_length = int(max_length) or self.lm.room
         self._tree_tokens = int(tree_tokens)
         self._batch = int(batch_size) if str(batch_size).isdecimal() else 16
 
@@ -150,9 +150,8 @@ class LmliteLM(TemplateLM):
             ]
         else:
             items = scored_items(lm, encoded)
-        sums = summed(
-            lambda batch, _: _score(meter, lm.network, lm.params, batch), items, self.max_length
-        )
+        context = self.max_length + lm.network.standing
+        sums = summed(lambda batch, _: _score(meter, lm.network, lm.params, batch), items, context)
         found: list[np.ndarray] = [np.empty(0)] * len(encoded)
         for tree, values in zip(trees, sums, strict=True):
             ends = np.cumsum([len(encoded[i].choices) for i in tree])

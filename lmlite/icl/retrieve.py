@@ -23,7 +23,7 @@ def encoder(source: str) -> LM:
 def embedded(source: str, texts: Sequence[str]) -> np.ndarray:
     """float32[n, D] of length 1, so that products are cosines; texts are cut to the context."""
     model = encoder(source)
-    room = model.config.max_positions - 2
+    room = model.room - 2
     cut = [model.text.decode(model.text.encode(t, special=False)[:room]) for t in texts]
     return model.embed([text or "." for text in cut])
 

@@ -58,7 +58,8 @@ def batch_states(
     memory = _memory(network, params, batch, rngs)
     x = network.trunk(params, x, tokens, prefix, start=start, rngs=rngs, memory=memory)
     pools = network.head is not None and network.module.config.reads == "mean"
-    return pooled(x, batch) if pools else x.reshape(-1, x.shape[-1])[batch.reads]
+    size = network.module.config.vocab_size
+    return pooled(x, batch, size) if pools else x.reshape(-1, x.shape[-1])[batch.reads]
 
 
 def _memory(network: Network, params, batch: Batch, rngs) -> Memory | None:
@@ -69,11 +70,15 @@ def _memory(network: Network, params, batch: Batch, rngs) -> Memory | None:
     return network.remember(params, ids, Tokens(position, segment, 0 * segment), rngs)
 
 
-def pooled(x: jax.Array, batch: Batch) -> jax.Array:
-    """The mean state of the text that each read stands in: [R, T, D] -> [U, D]."""
+def pooled(x: jax.Array, batch: Batch, vocab_size: int) -> jax.Array:
+    """The mean state of the text that each read stands in: [R, T, D] -> [U, D].
+
+    That of its own tokens, whose ids are below `vocab_size`; learned ones are not of the text.
+    """
     R, T, D = x.shape
     text = batch.segment + T * np.arange(1, R + 1)[:, None]  # a number for each text of the batch
-    own = (text.reshape(-1) == text.reshape(-1)[batch.reads][:, None]).astype(x.dtype)
+    own = text.reshape(-1) == text.reshape(-1)[batch.reads][:, None]
+    own = (own & (batch.ids.reshape(-1) < vocab_size)).astype(x.dtype)
     return own @ x.reshape(-1, D) / own.sum(1, keepdims=True)
 
 

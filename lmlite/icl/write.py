@@ -18,7 +18,8 @@ from lmlite.decode.prompts import batches, check_length
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded
 from lmlite.models.attention import Prefix
-from lmlite.models.lm import LM, Virtual
+from lmlite.models.lm import LM
+from lmlite.models.virtual import Virtual
 from lmlite.runtime import Meter
 
 _PREFIX = "shared_prompt"  # in the tree of parameters
@@ -125,7 +126,8 @@ def _behind(lm: LM, prefix: tuple[Prefix, ...], length: int) -> LM:
     if lm.virtual is not None:
         raise UserError("a model with learned virtual tokens takes no demonstrations; use 0 shots")
     params = {**lm.params, _PREFIX: prefix}
-    return dataclasses.replace(lm, params=params, virtual=Virtual(length, _stored))
+    config = dataclasses.replace(lm.config, max_positions=lm.config.max_positions - length)
+    return dataclasses.replace(lm, params=params, config=config, virtual=Virtual(length, _stored))
 
 
 def _stored(network, params) -> tuple[Prefix, ...]:

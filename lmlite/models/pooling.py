@@ -44,7 +44,7 @@ def embed(lm: LM, texts: Sequence[str], pooling: str, normalize: bool) -> np.nda
     found = np.zeros((len(encoded), lm.config.width), np.float32)
     for chosen in _batches([len(ids) for ids in encoded]):
         longest = max(len(encoded[i]) for i in chosen)
-        width = min(-(-longest // _MULTIPLE) * _MULTIPLE, max(longest, lm.config.max_positions))
+        width = min(-(-longest // _MULTIPLE) * _MULTIPLE, max(longest, lm.room))
         ids, mask = np.zeros((2, len(chosen), width), np.int32)
         for row, i in enumerate(chosen):
             ids[row, : len(encoded[i])] = encoded[i]

@@ -99,7 +99,7 @@ class Stack(nn.Module):
                 "give it; use a decoder"
             )
         held = tokens if cache is None else cache.written(tokens)
-        bias = self.relative(tokens, held) if c.position == "relative" else None
+        bias = self._bias(tokens, held, prefix) if c.position == "relative" else None
         turned = self._turned(tokens)
         out = []
         for i in range(start, c.layers if stop is None else stop):
@@ -110,6 +110,13 @@ class Stack(nn.Module):
             )
             out.append(own)
         return x, tuple(out)
+
+    def _bias(self, tokens: Tokens, held: Tokens, prefix) -> jax.Array:
+        """float32[B, N, T, P + S]: of a prefix's tokens, the same in every layer, and of `held`."""
+        own = self.relative(tokens, held)
+        if not prefix:
+            return own
+        return jnp.concatenate([self.relative(tokens, prefix[0].tokens()), own], axis=-1)
 
     def _turned(self, tokens: Tokens) -> tuple[Turns | None, Turns | None]:
         """What layers that see all tokens turn by, and those with a window."""

@@ -75,7 +75,7 @@ def write(
         _save(directory / WEIGHTS, tensors)
         if head:
             _save(directory / HEAD, head["probe"])
-        write_json(directory / CONFIG, config | common)
+        write_json(directory / CONFIG, common | config)
     except OSError as error:
         raise UserError(f"cannot write an adapter to {directory}: {error.strerror}") from error
 

@@ -31,6 +31,11 @@ CLASSES = {
     "bart": hf.BartForConditionalGeneration,
 }
 VIRTUAL = dict(task_type="CAUSAL_LM", num_virtual_tokens=3)
+ENCODED = dict(task_type="FEATURE_EXTRACTION", num_virtual_tokens=3)
+PAIRED = dict(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3)
+# What PEFT does not find in a DistilBERT, and finds of the encoder where the decoder's is meant.
+SIZES = dict(num_layers=3, num_attention_heads=4, token_dim=32)
+HEADS = dict(num_attention_heads=2)
 DOWN = dict(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])
 
 
@@ -69,6 +74,17 @@ CASES = {
     "t5_v1_1-dora": ("t5_v1_1", lora("all-linear", use_dora=True)),
     "t5-ia3": ("t5", peft.IA3Config(target_modules=["k", "v", "wo"], feedforward_modules=["wo"])),
     "bart-lora": ("bart", lora(["q_proj", "fc1", "out_proj"])),
+    "bert-prompt": ("bert", peft.PromptTuningConfig(**ENCODED)),
+    "bert-prefix": ("bert", peft.PrefixTuningConfig(**ENCODED)),
+    "bert-p-tuning": ("bert", peft.PromptEncoderConfig(**ENCODED, encoder_hidden_size=6)),
+    "roberta-prompt": ("roberta", peft.PromptTuningConfig(**ENCODED)),
+    "roberta-prefix": ("roberta", peft.PrefixTuningConfig(**ENCODED)),
+    "distilbert-prompt": ("distilbert", peft.PromptTuningConfig(**ENCODED, **SIZES)),
+    "t5-prompt": ("t5", peft.PromptTuningConfig(**PAIRED)),
+    "t5-prefix": ("t5", peft.PrefixTuningConfig(**PAIRED, **SIZES)),
+    "t5-p-tuning": ("t5", peft.PromptEncoderConfig(**PAIRED, encoder_hidden_size=6)),
+    "bart-prompt": ("bart", peft.PromptTuningConfig(**PAIRED)),
+    "bart-prefix": ("bart", peft.PrefixTuningConfig(**PAIRED, **SIZES | HEADS)),
 }  # fmt: skip
 
 

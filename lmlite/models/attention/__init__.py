@@ -4,6 +4,7 @@ B batch, T query tokens, S key tokens, P prefix tokens, N heads, K key/value hea
 """
 
 import jax
+import jax.numpy as jnp
 
 from lmlite.errors import UserError
 from lmlite.models.attention.inputs import Inputs, Prefix, Rule
@@ -36,8 +37,8 @@ def attention(
     `query` and `key` hold the attributes of the query [B, T] and key [B, S] tokens, which decide
     who sees whom (`visible`). A query that sees nothing, as padding does, gives zeros and passes no
     gradient. Scores are scale * q k, squashed by `soft_cap` where it is not 0, plus `bias`: float
-    [N, T, S] or [1 | B, N, T, S]. Prefix keys are read un-batched, so their cost in memory traffic
-    does not grow with B; they have no bias.
+    [N, T, S] or [1 | B, N, T, S] of the row's own keys, or [.., T, P + S] of the prefix's before
+    them. Prefix keys are read un-batched, so their cost in memory traffic does not grow with B.
 
     layout: what the caller knows of the attributes beyond their shapes. "free": nothing. "packed":
     each segment fills neighbouring slots in the order of its positions, and there are no branches.
@@ -55,5 +56,8 @@ def attention(
         raise UserError(f"attention layout {layout!r} is unknown; use one of {LAYOUTS}")
     bias = bias[None] if bias is not None and bias.ndim == 3 else bias
     rule = Rule(causal, window, soft_cap, layout)
-    inputs = Inputs(q * scale, k, v, query, key, rule, bias, prefix)
+    known = None
+    if bias is not None and bias.shape[-1] > k.shape[1]:
+        known, bias = jnp.split(bias, [bias.shape[-1] - k.shape[1]], axis=-1)
+    inputs = Inputs(q * scale, k, v, query, key, rule, bias, prefix, known)
     return pick(impl, inputs)(inputs)

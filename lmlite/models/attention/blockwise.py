@@ -59,7 +59,12 @@ def with_prefix(x: Inputs, own: jax.Array, own_lse: jax.Array, part) -> jax.Arra
     key, value = x.prefix.key[None], x.prefix.value[None]
     rule = x.rule._replace(causal=False)
     query, source = fold(any_segment(x.query)), x.prefix.tokens()
-    known, lse = part(fold(x.q), key, value, None, query, source, rule)
+    bias = None
+    if x.prefix_bias is not None:
+        B, T, N = x.q.shape[:3]
+        bias = jnp.broadcast_to(x.prefix_bias, (B, N, T, key.shape[1]))
+        bias = bias.swapaxes(0, 1).reshape(1, N, B * T, -1)
+    known, lse = part(fold(x.q), key, value, bias, query, source, rule)
     share = jax.nn.sigmoid(lse.reshape(own_lse.shape) - own_lse)[..., None]
     return share * known.reshape(own.shape) + (1 - share) * own
 

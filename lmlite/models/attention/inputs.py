@@ -47,7 +47,8 @@ class Rule(NamedTuple):
 class Inputs(NamedTuple):
     """One call: q float[B, T, N, H], already scaled; k, v float[B, S, K, H].
 
-    query, key: attributes [B, T] and [B, S]. bias: float[1 | B, N, T, S] or None.
+    query, key: attributes [B, T] and [B, S]. bias: float[1 | B, N, T, S] or None. prefix_bias:
+    float[1 | B, N, T, P] or None.
     """
 
     q: jax.Array
@@ -58,6 +59,7 @@ class Inputs(NamedTuple):
     rule: Rule
     bias: jax.Array | None = None
     prefix: Prefix | None = None
+    prefix_bias: jax.Array | None = None
 
     def seen(self) -> jax.Array:
         """bool[B, T, S]: which keys each query may read, the prefix apart."""

@@ -26,6 +26,8 @@ def reference(x: Inputs) -> jax.Array:
         scores += x.bias.reshape(-1, K, N // K, *x.bias.shape[2:])
     if x.prefix is not None:
         known = x.rule.capped(_product("btkgh,pkh->bkgtp", q, x.prefix.key))
+        if x.prefix_bias is not None:
+            known += x.prefix_bias.reshape(-1, K, N // K, *x.prefix_bias.shape[2:])
         scores = jnp.concatenate([known, scores], axis=-1)
         seen = jnp.concatenate([x.seen_prefix(), seen], axis=-1)
     scores = jnp.where(seen[:, None, None], scores, HIDDEN)

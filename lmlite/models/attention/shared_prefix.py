@@ -1,7 +1,7 @@
 """Attention over a prefix that all rows share, by a Pallas kernel for GPU and TPU.
 
-The kernel gives (out, log-sum-exp) of the prefix part; the own part is `blockwise`, which also has
-the formula of the combination (`with_prefix`) and the backward pass.
+The kernel gives (out, log-sum-exp) of the prefix part where it has no bias; the own part is
+`blockwise`, which also has the formula of the combination (`with_prefix`) and the backward pass.
 
 B batch, T query tokens, P prefix tokens, N heads, K key/value heads, G = N / K query heads a key
 head, H head size, M = B * T queries, R = M * G rows a key head.
@@ -20,7 +20,8 @@ def shared_prefix(x: Inputs) -> jax.Array:
     """[B, T, N, H]; every feature. A TPU holds 2 P H numbers, a key head's prefix, in VMEM."""
     out, lse = blockwise.partial(x.q, x.k, x.v, x.bias, x.query, x.key, x.rule)
     if x.prefix is not None:
-        out = blockwise.with_prefix(x, out, lse, prefix_part)
+        part = prefix_part if x.prefix_bias is None else blockwise.partial
+        out = blockwise.with_prefix(x, out, lse, part)
     return out.astype(x.v.dtype)
 
 
