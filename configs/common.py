@@ -15,8 +15,8 @@ SECTIONS = (
 
 def written(max_new_tokens: int, **fields) -> dict:
     """How answers are generated; see `task`."""
-    off = dict(max_new_tokens=0, stop=("\n",), temperature=0.0, samples=1, extract="")
-    return {**off, "max_new_tokens": max_new_tokens, **fields}
+    off = dict(stop=("\n",), temperature=0.0, samples=1, extract="", ignore=(), ignore_case=False)
+    return {"max_new_tokens": max_new_tokens, **off, **fields}
 
 
 def translation(language: str, name: str) -> dict:

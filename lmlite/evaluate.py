@@ -10,7 +10,7 @@ import numpy as np
 
 from lmlite.arms import Predictor
 from lmlite.data.tasks import Example, Task
-from lmlite.icl.write import voted
+from lmlite.icl.write import compared, voted
 from lmlite.metrics.code import passed
 from lmlite.metrics.measures import Answers, Choices, Likelihoods, Measure, Texts, named
 from lmlite.runtime import Meter, PeakMemory
@@ -99,7 +99,8 @@ def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter) -
         ]
         verdicts = [passed(one) for one in programs]
         return Texts([texts[0] for texts in samples], targets, verdicts)
-    return Texts([voted(texts, task.generation.extract) for texts in samples], targets)
+    answers = [voted(texts, task.generation.extract) for texts in samples]
+    return Texts(*([compared(text, task.generation) for text in own] for own in (answers, targets)))
 
 
 def _predictions(

@@ -170,7 +170,7 @@ def test_bad_files(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("parquet:a", "name one of tfds:..., package:..., csv:..., jsonl:..."),
+        ("xlsx:a", "name one of tfds:..., package:..., csv:..., jsonl:..."),
         ("csv:", "there is no source 'csv:'"),
         ("package:rotten_tomato", "the nearest is package:rotten_tomatoes"),
         ("tfds:imdb_review", "the nearest is 'imdb_reviews'"),

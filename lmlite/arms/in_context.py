@@ -14,7 +14,7 @@ from lmlite.arms.demonstrations import CHOOSERS, ORDERS, Nearest, Same, arranged
 from lmlite.arms.worded import Worded, found_words, worded_data
 from lmlite.data.tasks import Example, Task
 from lmlite.errors import UserError
-from lmlite.icl.encode import Encoded, encode, shared_prefix
+from lmlite.icl.encode import encode_pairs, shared_prefix
 from lmlite.icl.plan import TREE_TOKENS
 from lmlite.icl.score import prefill
 from lmlite.models.lm import LM
@@ -159,7 +159,11 @@ def _quality(lm, task, demonstrations, asked: Sequence[Example], meter: Meter):
 
 @dataclasses.dataclass(frozen=True)
 class ChannelPredictor(ModelPredictor):
-    """Scores a choice by how likely it makes the prompt: the noisy channel of Min et al. 2021."""
+    """Scores a choice by how likely it makes the prompt: the noisy channel of Min et al. 2021.
+
+    What stands between the two, the line break, is part of what is given: only the prompt's own
+    tokens count. Both are encoded by themselves, as in the paper's code.
+    """
 
     def predict(self, examples: Sequence[Example], meter: Meter):
         """See `Predictor`."""
@@ -170,8 +174,8 @@ class ChannelPredictor(ModelPredictor):
             for e in self.prompts.demonstrations
         )
         pairs = [(e, choice) for e in examples for choice in e.choices]
-        contexts = [f"{self.task.description}{shown}{choice}\n" for _, choice in pairs]
-        encoded: list[Encoded] = encode(self.lm.text, contexts, [[e.prompt] for e, _ in pairs])
+        given = [f"{self.task.description}{shown}{choice}\n" for _, choice in pairs]
+        encoded = encode_pairs(self.lm.text, given, [[e.prompt] for e, _ in pairs])
         scores = iter(self.scores(encoded, meter))
         return {"": [np.concatenate([next(scores) for _ in e.choices]) for e in examples]}
 

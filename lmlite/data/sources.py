@@ -4,33 +4,28 @@
     package:NAME[:SPLIT]         one of `lmlite.data.builders`, prepared once into lmlite's cache
     csv:PATH                     comma separated, the columns named in its first line
     jsonl:PATH                   one JSON object a line
+    json:PATH                    the same, or a JSON array of objects
+    parquet:PATH                 a Parquet file
     text:PATH                    a text file, or a folder of *.txt: a row a file, its column `text`
 
 Files are UTF-8 and may be compressed (.gz, .bz2). SPLIT may be a TFDS slice, as 'train[:80%]'.
 TFDS data are array_record files, which need no TensorFlow to write or to read.
 """
 
-import bz2
 import contextlib
-import csv
-import gzip
 import importlib
 import io
-import json
 import os
 import pkgutil
 import sys
-import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from lmlite.config import nearest
-from lmlite.data import builders
+from lmlite.data import builders, files
+from lmlite.data.files import Row, first_line
 from lmlite.data.packages import cache_dir, locked
 from lmlite.errors import UserError
-
-Row = dict[str, Any]  # column name -> text, number, list or dict; a class label is its name
 
 
 def read(source: str) -> list[Row]:
@@ -47,56 +42,6 @@ def read(source: str) -> list[Row]:
     if not rows:
         raise UserError(f"{source} is empty; it needs at least one row")
     return rows
-
-
-def _csv(path: str) -> list[Row]:
-    csv.field_size_limit(2**31 - 1)  # documents are longer than the module's 131,072 characters
-    with _text(path) as file:
-        reader = csv.DictReader(file, strict=True)
-        rows = []
-        for row in reader:
-            if None in row or None in row.values():  # how DictReader marks long and short rows
-                columns = ", ".join(reader.fieldnames)
-                raise UserError(f"{path}:{reader.line_num}: the row does not fit columns {columns}")
-            rows.append(row)
-    return rows
-
-
-def _jsonl(path: str) -> list[Row]:
-    rows = []
-    with _text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: not a JSON object but {line.strip()[:40]}")
-            rows.append(row)
-    return rows
-
-
-def _plain_text(path: str) -> list[Row]:
-    folder = Path(path).expanduser()
-    files = sorted(folder.glob("*.txt")) if folder.is_dir() else [path]
-    rows = []
-    for file in files:
-        with _text(str(file)) as lines:
-            rows.append({"text": lines.read()})
-    return rows
-
-
-@contextlib.contextmanager
-def _text(path: str) -> Iterator[Any]:
-    """The lines of a file; what goes wrong in reading them is the user's to mend."""
-    opener = {".gz": gzip.open, ".bz2": bz2.open}.get(Path(path).suffix, open)
-    try:
-        with opener(Path(path).expanduser(), "rt", encoding="utf-8-sig", newline="") as file:
-            yield file
-    except (OSError, EOFError, UnicodeError, zlib.error, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', 0) or error}") from error
 
 
 def _tfds(name: str) -> list[Row]:
@@ -142,12 +87,12 @@ def _prepared(make: Callable[[], Any], split: str, source: str) -> list[Row]:
     except UserError:
         raise
     except Exception as error:  # anything: a data set's own code, its host, the disk
-        raise UserError(f"cannot prepare {source}: {_first_line(error)}") from error
+        raise UserError(f"cannot prepare {source}: {first_line(error)}") from error
     split = split or _only_split(builder, source)
     try:
         data = builder.as_data_source(split=split)
     except (ValueError, NotImplementedError) as error:
-        raise UserError(f"cannot read split {split!r} of {source}: {_first_line(error)}") from error
+        raise UserError(f"cannot read split {split!r} of {source}: {first_line(error)}") from error
     features = builder.info.features
     return [_plain(row, features) for row in data.__getitems__(range(len(data)))]
 
@@ -185,8 +130,4 @@ def _plain(value: Any, feature: Any) -> Any:
     return [_plain(item, None) for item in value] if isinstance(value, list) else value
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-READERS = {"tfds": _tfds, "package": _package, "csv": _csv, "jsonl": _jsonl, "text": _plain_text}
+READERS = {"tfds": _tfds, "package": _package, **files.READERS}

@@ -24,6 +24,8 @@ class Generation:
     """How answers are written: see `lmlite.decode.generate`.
 
     samples: texts an item. extract: a regex whose first group, in its last match, is the answer.
+    ignore: regexes of what is left out of it, and of the right one, before they are compared;
+    ignore_case: whether they are compared in lower case.
     """
 
     max_new_tokens: int = 0
@@ -31,6 +33,8 @@ class Generation:
     temperature: float = 0.0
     samples: int = 1
     extract: str = ""
+    ignore: tuple[str, ...] = ()
+    ignore_case: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Task:
     frame: the prompt with every column filled in with one text. premise: what of the prompt stands
     after its last column. metrics: names of measures, the main one first. chat: prompts are
     messages of the model's chat template. generation: of answers that are written, not scored.
+    answers_delimited: whether answers bring what stands before them, so that the target delimiter
+    is for demonstrations alone.
     """
 
     name: str
@@ -71,6 +77,7 @@ class Task:
     test: tuple[Example, ...]
     fewshot_delimiter: str = "\n\n"
     target_delimiter: str = " "
+    answers_delimited: bool = False
     description: str = ""
     frame: Callable[[str], str] = str
     premise: str = ""
@@ -122,14 +129,15 @@ def load_task(config: Any) -> Task:
     the list, an id given twice, a group in two splits, an empty split, training data of one class,
     a label that is in the test split alone.
 
-    A source 'yaml:PATH' is a task of lm-evaluation-harness, which says all but the fractions of
-    `split` and chat itself: see `lmlite.data.harness_task`.
+    A source 'yaml:PATH' is a task of lm-evaluation-harness, which says all but chat, the fractions
+    of `split` and, where they are given, `metrics` itself: see `lmlite.data.harness.task`.
     """
     if config.source.startswith("yaml:"):
-        from lmlite.data.harness_task import load_yaml_task  # which makes a Task
+        from lmlite.data.harness import load_yaml_task  # which makes a Task
 
         task = load_yaml_task(config.source.removeprefix("yaml:"), config.split)
-        return dataclasses.replace(task, chat=config.chat)
+        task = dataclasses.replace(task, chat=config.chat)
+        return with_metrics(task, config.metrics or task.metrics)
     named = _splits(config)
     _check_choices(config)
     if isinstance(named["train"], str):

@@ -1,5 +1,9 @@
-"""lmlite's models in lm-evaluation-harness: `python -m lmlite.harness --model lmlite ...`.
+"""lmlite's models in lm-evaluation-harness, without torch:
 
-The command takes all flags of `lm_eval`. Versions of the harness that look for models in the
-entry-point group `lm_eval.models` know the name themselves. Needs the extra `harness`, no torch.
+    python -m lmlite.harness --model lmlite --model_args source=package:smollm2-135m-instruct \\
+        --tasks lambada_openai
+
+The command takes all flags of `lm_eval`. Plain `lm_eval` of version 0.4.13 knows no models but its
+own: it reads no entry points (the group `lm_eval.models` that setup.py fills is for versions that
+will) and has no flag that imports a module. Needs the extra `harness`.
 """

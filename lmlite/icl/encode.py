@@ -61,7 +61,8 @@ def encode_pairs(
 ) -> list[Encoded]:
     """Encodes each source, with the special tokens around it, and its targets, without any.
 
-    For encoder-decoders (lm-evaluation-harness's rule), and for encoders that fill a mask.
+    For encoder-decoders (lm-evaluation-harness's rule), for encoders that fill a mask, and for the
+    noisy channel.
     Raises UserError for an empty source or target.
     """
     heads = tokenizer.encode_batch(list(sources))

@@ -27,4 +27,4 @@ def prompt(lm: LM, task: Task, demonstrations: Sequence[Example], query: str) ->
 
 def delimiter(task: Task) -> str:
     """What stands between a prompt and its answer."""
-    return "" if task.chat else task.target_delimiter
+    return "" if task.chat or task.answers_delimited else task.target_delimiter

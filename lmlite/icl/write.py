@@ -112,6 +112,16 @@ def extracted(text: str, pattern: str) -> str:
     return found[-1] if found else ""
 
 
+def compared(text: str, generation: Generation) -> str:
+    """An answer as it is compared with another. Raises UserError for a regex that is none."""
+    for pattern in generation.ignore:
+        try:
+            text = re.sub(pattern, "", text)
+        except re.error as error:
+            raise UserError(f"generation.ignore: {pattern!r} is no regex: {error}") from error
+    return text.lower() if generation.ignore_case else text
+
+
 def voted(texts: Sequence[str], pattern: str) -> str:
     """The answer that most texts give, the first of equals: self-consistency (Wang et al. 2022,
     arXiv:2203.11171).

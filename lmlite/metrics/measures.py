@@ -107,6 +107,7 @@ MEASURES: dict[str, Measure] = {
     "bits_per_byte": _likely(items=_bits),
     "byte_perplexity": _likely(whole=lambda a: text.byte_perplexity(*a)),
     "word_perplexity": _likely(whole=lambda a: text.word_perplexity(*a)),
+    "perplexity": _likely(whole=lambda a: float(np.exp(-np.mean(a.logprobs)))),
     "exact_match": _written(text.exact_match),
     "f1": _written(text.token_f1),
     **{kind: _written(partial(text.rouge, kind)) for kind in ("rouge1", "rouge2", "rougeL")},

@@ -1,0 +1,83 @@
+"""The fields of a task file, with those of the files that it includes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lmlite.errors import UserError
+
+Fields = dict[str, Any]
+# What changes prompts or scores in ways that lmlite has not.
+_REFUSED = (
+    "process_docs", "process_results", "custom_dataset", "use_prompt", "gen_prefix", "doc_to_image",
+    "doc_to_audio", "group",
+)  # fmt: skip
+_REFUSED_OF_SHOTS = (
+    "doc_to_text", "doc_to_target", "doc_to_choice", "target_delimiter", "fewshot_delimiter",
+    "gen_prefix", "process_docs",
+)  # fmt: skip
+
+
+class _Function(str):
+    """A function of the user's that a file asks for, by its name."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Keeps `!function module.name`, so that an error can name it."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: _Function(node.value))
+
+
+def read_fields(path: Path) -> Fields:
+    """The fields of the file at `path`; those that are null are left out.
+
+    UserError: a file that is missing or no YAML mapping, a field that needs a function in Python,
+    and one that lmlite does not read although it would change prompts or scores.
+    """
+    fields = {name: value for name, value in _merged(path, ()).items() if value is not None}
+    for name, value in fields.items():
+        if function := _function(value):
+            raise UserError(
+                f"{path}: {name} is a function in Python ({function}), which is not run here; "
+                "write the rows that it makes to a file, or evaluate by python -m lmlite.harness"
+            )
+    shots = fields.get("fewshot_config", {})
+    unread = [name for name in _REFUSED if fields.get(name)]
+    unread += [f"fewshot_config.{name}" for name in _REFUSED_OF_SHOTS if shots.get(name)]
+    if unread:
+        raise UserError(
+            f"{path}: {unread[0]} is not supported; leave it out, or evaluate by "
+            "python -m lmlite.harness"
+        )
+    return fields
+
+
+def _merged(path: Path, seen: tuple[Path, ...]) -> Fields:
+    """The file's fields over those that it includes."""
+    try:
+        fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"cannot read {path}: {why}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} holds no task: it is not a mapping of fields")
+    if path in seen:
+        raise UserError(f"{path} includes itself; remove the include")
+    included = fields.pop("include", None) or []
+    found: Fields = {}
+    for other in [included] if isinstance(included, str) else included:
+        found |= _merged(path.parent / other, (*seen, path))
+    return {**found, **fields}
+
+
+def _function(value: Any) -> str:
+    """The first function anywhere in a field's value; '' for none."""
+    if isinstance(value, _Function):
+        return value
+    inner = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | list):
+        return ""
+    return next((found for one in inner if (found := _function(one))), "")

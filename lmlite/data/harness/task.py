@@ -1,0 +1,126 @@
+"""A task of lm-evaluation-harness from its YAML file.
+
+Of its fields are read: task, include, dataset_path (json, csv, parquet, text, a folder of such
+files named after their splits, or a TFDS or package source), dataset_kwargs.data_files (beside the
+file, or in the working directory), output_type, the splits, description, doc_to_text,
+doc_to_target, doc_to_choice, fewshot_delimiter, target_delimiter, generation_kwargs, metric_list
+and the first of filter_list. Prompts, choices and answers are those that lm_eval makes.
+
+num_fewshot, fewshot_config.sampler, .samples and .split are not: an arm says how many
+demonstrations it shows and which ('4-shot', '4-shot-first'), and draws them from the examples that
+tuning learns from. Zero shots of a text to score by rolling windows are one text, which must fit
+the model's context.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lmlite.data.harness.answers import generation, metrics
+from lmlite.data.harness.fields import Templates
+from lmlite.data.harness.file import Fields, read_fields
+from lmlite.data.harness.rows import Numbered, rows_of
+from lmlite.data.sources import Row
+from lmlite.data.tasks import Example, Generation, Task, with_metrics
+from lmlite.errors import UserError
+
+OUTPUTS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
+
+
+def load_yaml_task(path: str, fractions: Sequence[tuple[str, Any]]) -> Task:
+    """The task of the YAML file at `path`.
+
+    fractions: of train, dev and test, for splits that the file does not name; see `rows_of`.
+    UserError: what the file asks for and lmlite has not, and what its rows do not fit, by field.
+    """
+    place = Path(path).expanduser()
+    fields = read_fields(place)
+    output = fields.get("output_type", "generate_until")
+    if output not in OUTPUTS:
+        raise UserError(f"{path}: output_type={output!r} is not supported; known: {OUTPUTS}")
+    name = fields.get("task", place.stem)
+    if not isinstance(name, str):
+        raise UserError(f"{path} is a group of tasks; name the file of one of them")
+    rows = rows_of(fields, place, fractions)
+    templates = Templates(fields, place)
+    splits = {split: _examples(templates, output, own) for split, own in rows.items()}
+    _check(place, splits)
+    prompted = output != "loglikelihood_rolling"
+    task = Task(
+        name=name,
+        choices=_shared(splits),
+        **splits,
+        fewshot_delimiter=fields.get("fewshot_delimiter", "\n\n"),
+        target_delimiter=fields.get("target_delimiter", " ") if prompted else "",
+        answers_delimited=output == "loglikelihood",
+        description=_description(templates, rows),
+        frame=Frame(_template(fields, rows["test"][0][1])) if prompted else str,
+        premise=_premise(fields) if prompted else "",
+        generation=generation(fields, place) if output == "generate_until" else Generation(),
+    )
+    return with_metrics(task, metrics(fields, task.kind, place))
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """The prompt with one text for every column."""
+
+    template: str
+
+    def __call__(self, text: str) -> str:
+        bare = re.sub(r"\{%.*?%\}", "", self.template, flags=re.DOTALL)
+        return re.sub(r"\{\{.*?\}\}", lambda _: text, bare, flags=re.DOTALL)
+
+
+def _examples(templates: Templates, output: str, rows: Numbered) -> tuple[Example, ...]:
+    return tuple(_example(templates, output, name, row) for name, row in rows)
+
+
+def _example(templates: Templates, output: str, name: str, row: Row) -> Example:
+    prompt = "" if output == "loglikelihood_rolling" else templates.text("doc_to_text", row)
+    if output != "multiple_choice":
+        return Example(name, prompt, (), templates.answer(row), name)
+    choices = templates.choices(row)
+    return Example(name, prompt, choices, templates.index(row, choices), name)
+
+
+def _shared(splits: dict[str, tuple[Example, ...]]) -> tuple[str, ...]:
+    """The choices of every item, () where they differ."""
+    known = {example.choices for examples in splits.values() for example in examples}
+    return known.pop() if len(known) == 1 else ()
+
+
+def _check(path: Path, splits: dict[str, tuple[Example, ...]]) -> None:
+    """What only the whole data show: splits that are filled, and labels that can be learnt."""
+    for split in ("train", "test"):
+        if not splits[split]:
+            raise UserError(f"{path}: the {split} split is empty; name another, or add rows")
+    if choices := _shared(splits):
+        seen = {example.target for example in splits["train"]}
+        for example in splits["test"]:
+            if example.target not in seen:
+                raise UserError(
+                    f"{path}: the answer {choices[example.target]!r} of {example.id} is in no row "
+                    "of the train split; add some, or name other splits"
+                )
+
+
+def _description(templates: Templates, rows: dict[str, Numbered]) -> str:
+    if "description" not in templates.fields:
+        return ""
+    found = {templates.text("description", row) for own in rows.values() for _, row in own}
+    if len(found) > 1:
+        raise UserError(f"{templates.path}: description differs from row to row; move it into text")
+    return found.pop()
+
+
+def _template(fields: Fields, row: Row) -> str:
+    """doc_to_text as a template, where it is a column's name too."""
+    return "{{text}}" if fields["doc_to_text"] in row else fields["doc_to_text"]
+
+
+def _premise(fields: Fields) -> str:
+    """The fixed text after the last column."""
+    return re.split(r"\}\}|%\}", fields["doc_to_text"])[-1]

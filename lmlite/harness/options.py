@@ -1,0 +1,38 @@
+"""What a request of lm-evaluation-harness says of generation, in the terms of `lmlite.decode`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmlite.errors import UserError
+
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_LENGTH = 256  # the harness's default
+_OF_DRAWS = ("top_k", "top_p", "min_p")
+_SAME = ("repetition_penalty", "length_penalty", "early_stopping")
+
+
+def options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `generate`: stop, max_new_tokens, temperature and what else is given.
+
+    Draws are made where do_sample says so or, if it is not there, temperature is above 0. Raises
+    UserError for what `generate` has not.
+    """
+    rest = dict(given)
+    until = rest.pop("until", None) or ()
+    lengths = [rest.pop(name, None) for name in _LENGTHS]
+    temperature = float(rest.pop("temperature", None) or 0.0)
+    sampled = rest.pop("do_sample", None)
+    sampled = temperature > 0 if sampled is None else sampled
+    drawn = {name: rest.pop(name) for name in _OF_DRAWS if name in rest}
+    found = {name: rest.pop(name) for name in _SAME if name in rest}
+    beams = rest.pop("num_beams", 1)
+    if rest:
+        raise UserError(f"generation_kwargs: {min(rest)!r} is not supported; leave it out")
+    return {
+        "stop": tuple(text for text in ([until] if isinstance(until, str) else until) if text),
+        "max_new_tokens": int(next((n for n in lengths if n is not None), _LENGTH)),
+        "temperature": temperature if sampled else 0.0,
+        "beams": int(beams),
+        **(drawn if sampled else {}),
+        **found,
+    }

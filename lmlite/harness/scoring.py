@@ -1,0 +1,101 @@
+"""Log-probabilities of continuations by their tokens, with whether greedy decoding gives them.
+
+n requests, C continuations, U reads, M targets a read.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmlite.arms.choices import scored_items
+from lmlite.data.pack import Item, choice_item
+from lmlite.icl.encode import Encoded
+from lmlite.icl.plan import groups, tree_item
+from lmlite.icl.score import READOUT_ROWS, batch_states, summed
+from lmlite.models.config import DecoderConfig
+from lmlite.models.lm import LM
+from lmlite.runtime import Meter, Program
+
+
+class Request(NamedTuple):
+    """Token ids, neither of them empty."""
+
+    context: list[int]
+    continuation: list[int]
+
+
+def score(lm: LM, requests: Sequence[Request], most: int, context: int) -> list[tuple[float, bool]]:
+    """(log-probability, whether greedy decoding gives it) of each continuation, in their order.
+
+    Equal contexts are computed once, and what several begin with too, in trees of at most `most`
+    tokens. context: tokens that the model takes, beside learned ones.
+    """
+    order = sorted(range(len(requests)), key=lambda i: requests[i])
+    same = [list(one) for _, one in groupby(order, key=lambda i: requests[i].context)]
+    encoded = [
+        Encoded(requests[one[0]].context, [requests[i].continuation for i in one]) for one in same
+    ]
+    found = [(0.0, False)] * len(requests)
+    for one, values in zip(same, _values(lm, encoded, most, context), strict=True):
+        for i, (logprob, missed) in zip(one, values.T, strict=True):
+            found[i] = float(logprob), missed == 0
+    return found
+
+
+def _values(lm: LM, encoded: Sequence[Encoded], most: int, context: int) -> list[np.ndarray]:
+    """float64[2, C] of each: log-probabilities, and tokens that greedy decoding passes by."""
+    meter = Meter()
+    trees, items = _planned(lm, encoded, most)
+    found: list[np.ndarray] = [np.empty(0)] * len(encoded)
+    for chosen in _alike(items):
+        sums = summed(
+            lambda batch, _: _score(meter, lm.network, lm.params, batch),
+            [items[t] for t in chosen],
+            context + lm.network.standing,
+        )
+        for t, values in zip(chosen, sums, strict=True):
+            ends = np.cumsum([len(encoded[i].choices) for i in trees[t]])
+            for i, part in zip(trees[t], np.split(values, ends[:-1], axis=-1), strict=True):
+                found[i] = part
+    return found
+
+
+def _planned(lm: LM, encoded: Sequence[Encoded], most: int) -> tuple[list[list[int]], list[Item]]:
+    """Which texts are computed together, and the item of each such group."""
+    if not isinstance(lm.config, DecoderConfig):
+        return [[i] for i in range(len(encoded))], scored_items(lm, encoded)
+    trees = groups(encoded, most)
+    return trees, [
+        tree_item([encoded[i] for i in tree]) if len(tree) > 1 else choice_item(*encoded[tree[0]])
+        for tree in trees
+    ]
+
+
+def _alike(items: Sequence[Item]) -> list[list[int]]:
+    """Indices of items by length, to a power of two: rows are as long as the longest of a batch."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for i, item in enumerate(items):
+        found[max(item.extent, 256).bit_length()].append(i)
+    return list(found.values())
+
+
+def _logprobs(network, params, batch):
+    """float32[2, U, M]: log-probabilities, and 1 where another token was likelier."""
+
+    def block(xt):
+        x, t = xt
+        logp = jax.nn.log_softmax(network.readout(params, x), axis=-1)
+        chosen = jnp.take_along_axis(logp, t, axis=-1)
+        return jnp.stack([chosen, chosen < logp.max(axis=-1, keepdims=True)])
+
+    states = batch_states(network, 0, params, batch)
+    found = jax.lax.map(block, (states, batch.targets), batch_size=READOUT_ROWS)
+    return jnp.moveaxis(found, 1, 0)
+
+
+_score = Program(_logprobs, static=1)

@@ -1,0 +1,185 @@
+"""lmlite as a model of lm-evaluation-harness, against the answers of its Hugging Face backend.
+
+The stored answers are the backend's (`references/make_harness.py`) and need no torch; where it is
+installed, the backend answers for another model as well.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import harness_cases as cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lmlite
+from lmlite import peft, tree
+from lmlite.adapt import METHODS, Adaptation, attach
+from lmlite.config import ROOT
+from lmlite.errors import UserError
+
+pytest.importorskip("lm_eval")
+from lmlite.harness.model import LmliteLM  # noqa: E402 - which needs lm_eval
+from lmlite.harness.options import options  # noqa: E402
+
+SPEC = json.loads(cases.STORED.read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("harness")
+    cases.write_model(path / "model", SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> LmliteLM:
+    return LmliteLM(source=str(folder / "model"), batch_size=2)
+
+
+def assert_same(found: dict, wanted: dict) -> None:
+    for ours, theirs in zip(found["pairs"], wanted["pairs"], strict=True):
+        assert ours[0] == pytest.approx(theirs[0], abs=1e-3) and ours[1] == theirs[1]
+    np.testing.assert_allclose(found["rolling"], wanted["rolling"], atol=1e-3)
+    assert found["written"] == wanted["written"]
+    assert found["chats"] == wanted["chats"]
+
+
+def test_answers_are_those_of_its_hugging_face_backend(model):
+    assert_same(cases.answers(model), SPEC["answers"])
+    assert any(greedy for _, greedy in SPEC["answers"]["pairs"])
+
+
+def test_task_scores_are_those_of_its_hugging_face_backend(model, folder):
+    found = cases.scores(model, folder)
+    assert found.keys() == SPEC["scores"].keys()
+    for name, wanted in SPEC["scores"].items():
+        assert found[name] == pytest.approx(wanted, rel=1e-4), name
+    assert 0 < SPEC["scores"]["written"]["exact_match,none"] < 1
+
+
+def test_a_backend_that_is_there_answers_alike(tmp_path):
+    """GPT-2's positions and layout, with a tokenizer that adds no token, in small windows."""
+    torch, hf = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    from lm_eval.models.huggingface import HFLM
+
+    torch.manual_seed(0)
+    spec = json.loads(json.dumps(SPEC))
+    spec["tokenizer"]["post_processor"] = None
+    cases.write_model(tmp_path, spec | {"shapes": {"x": [1]}})
+    size = dict(n_embd=32, n_layer=2, n_head=4, vocab_size=64, n_positions=128)
+    ends = dict(bos_token_id=0, eos_token_id=1, initializer_range=0.3)
+    hf.GPT2LMHeadModel(hf.GPT2Config(**size, **ends)).save_pretrained(tmp_path)
+    theirs = HFLM(pretrained=str(tmp_path), dtype="float32", device="cpu", max_length=48)
+    ours = LmliteLM(source=str(tmp_path), max_length=48, device="cpu")
+    assert_same(cases.answers(ours), cases.answers(theirs))
+
+
+def adapter(lm, path: Path) -> Adaptation:
+    method = METHODS["lora"](targets=r"layers_\d+/attn/(q|v)", rank=2)
+    adapted, labels = attach(method, lm, jax.random.key(0))
+    train, frozen = tree.split(adapted.params, labels)
+    rng = np.random.default_rng(0)
+    train = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.5, x.shape), x.dtype), train)
+    made = Adaptation.of(method, lm, tree.merge(frozen, train))
+    peft.write(path, made, lm)
+    return made
+
+
+def test_an_adapter_and_a_merged_model(folder, model, tmp_path):
+    lm = lmlite.load(folder / "model")
+    adapter(lm, tmp_path / "adapter").folded(lm).save(tmp_path / "merged")
+    merged = LmliteLM(source=str(tmp_path / "merged"))
+    adapted = LmliteLM(source=str(folder / "model"), adapter=str(tmp_path / "adapter"))
+    one, two, base = (cases.answers(m) for m in (merged, adapted, model))
+    assert_same(one, two)
+    assert one["written"] != base["written"]
+    assert np.abs(np.subtract(one["rolling"], base["rolling"])).max() > 0.1
+
+
+def test_scores_do_not_depend_on_trees_or_batches(folder, model):
+    alone = LmliteLM(source=str(folder / "model"), tree_tokens=1, batch_size="auto")
+    assert_same(cases.answers(alone), cases.answers(model))
+
+
+def ask(model, kind: str, *arguments):
+    from lm_eval.api.instance import Instance
+
+    return getattr(model, kind)([Instance(kind, {}, arguments=arguments, idx=0)])
+
+
+@pytest.mark.parametrize(
+    "kind, arguments, message",
+    [
+        ("loglikelihood", ("A", ""), "the continuation '' has 0 tokens; it must have 1 to 64"),
+        ("loglikelihood", ("A", cases.LONG), "tokens; it must have 1 to 64"),
+        ("generate_until", ("A", {"max_gen_toks": 64}), "max_gen_toks=64 leaves no room in max_"),
+        ("generate_until", ("A", {"typical_p": 1}), "generation_kwargs: 'typical_p' is not"),
+    ],
+)
+def test_bad_requests(kind, arguments, message, model):
+    with pytest.raises(UserError, match=message):
+        ask(model, kind, *arguments)
+
+
+def test_bad_arguments(folder):
+    source = str(folder / "model")
+    for given, message in (
+        ({}, "model_args: source is missing"),
+        (dict(source=source, pretrained="x"), "model_args: 'pretrained' is unknown; known: source"),
+        (dict(source=source, max_length=65), "max_length=65 is not in 1 .. 64"),
+        (dict(source=source, adapter=source), "is not a PEFT adapter"),
+    ):
+        with pytest.raises(UserError, match=message):
+            LmliteLM(**given)
+
+
+def test_generation_options():
+    drawn = options({"temperature": 0.5, "top_p": 0.9, "until": "a", "num_beams": 2})
+    assert drawn == dict(stop=("a",), max_new_tokens=256, temperature=0.5, beams=2, top_p=0.9)
+    greedy = options({"temperature": 0.5, "do_sample": False, "top_p": 0.9, "max_tokens": 3})
+    assert greedy == dict(stop=(), max_new_tokens=3, temperature=0.0, beams=1)
+
+
+WITHOUT = """
+import runpy, sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        heavy = name.split(".")[0] in ("torch", "transformers", "peft")
+        return None if heavy else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+sys.argv = ["lmlite.harness", *sys.argv[1:]]
+runpy.run_module("lmlite.harness", run_name="__main__")
+"""
+
+
+def command(folder: Path, run_python, *flags: str) -> subprocess.CompletedProcess:
+    (folder / "tasks").mkdir(exist_ok=True)
+    task = {**cases.TASK, **cases.TASKS["choices"], "task": "tiny_choices"}
+    task["dataset_kwargs"] = cases.write_data(folder)
+    (folder / "tasks/tiny.yaml").write_text(json.dumps(task))  # which is YAML
+    source = f"source={folder / 'model'}"
+    known = ["--tasks", "tiny_choices", "--include_path", str(folder / "tasks")]
+    return run_python(
+        "-c", WITHOUT, "--model", "lmlite", "--model_args", source, *known, *flags,
+        HF_HUB_OFFLINE="1",
+    )  # fmt: skip
+
+
+def test_the_command_needs_no_torch(folder, run_python):
+    done = command(folder, run_python, "--batch_size", "4")
+    assert done.returncode == 0, done.stderr
+    accuracy = SPEC["scores"]["choices"]["acc,none"]
+    assert f"|acc     |↑  |{accuracy:.4f}" in done.stdout.replace("  ", "  ")
+
+
+def test_the_entry_point_is_the_model():
+    """Of the group that a harness may read."""
+    text = (ROOT / "setup.py").read_text()
+    assert '{"lm_eval.models": ["lmlite = lmlite.harness.model:LmliteLM"]}' in text
