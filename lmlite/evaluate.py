@@ -31,12 +31,13 @@ def evaluate(
     reading's name is added to the arm's ('16-shot+batch') and to its family. A query's cost is the
     whole pass divided by its n examples, compilation excluded; FLOPs and bytes are not known of
     texts that are written. `fitted_together` arms shared a fit: the seconds, FLOPs and bytes of
-    training are an equal share of it, `peak_bytes` is that of all of them. A prediction's `value`
-    is what it counts for in the task's first measure, where that is a mean over items.
+    training are an equal share of it, `peak_bytes` is that of all of them; `evaluated_together`
+    says the same of the evaluation. A prediction's `value` is what it counts for in the task's
+    first measure, where that is a mean over items.
     """
     meter, start = Meter(), time.perf_counter()
     readings = _answers(predictor, task, examples, meter)
-    seconds = time.perf_counter() - start - meter.compile_seconds
+    seconds = time.perf_counter() - start + meter.owed - meter.compile_seconds
     cost = predictor.cost
     common = {
         "n": len(examples),
@@ -51,6 +52,7 @@ def evaluate(
         "bytes_per_query": None if task.kind is Texts else meter.bytes / len(examples),
         "peak_bytes": memory.read(),
         "fitted_together": cost.together,
+        "evaluated_together": meter.together,
         "compile_seconds": cost.compile_seconds + meter.compile_seconds,
     }
     measures = named(task.metrics, task.kind)
