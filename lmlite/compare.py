@@ -117,7 +117,7 @@ class Comparison:
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Of each job its rows of results.jsonl and of predictions.jsonl, or why it has none.
 
-        Several jobs are fitted together; each is evaluated as it will answer, by itself.
+        Several jobs are fitted together, and then asked the test items together.
         """
         memory = PeakMemory()
         with contextlib.ExitStack() as stack:

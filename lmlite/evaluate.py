@@ -32,13 +32,14 @@ def evaluate(
     whole pass divided by its n examples, compilation excluded and what earlier, stopped passes
     left in `predictor.kept` included; FLOPs and bytes are not known of texts that are written.
     `fitted_together` arms shared a fit: the seconds, FLOPs and bytes of training are an equal
-    share of it, `peak_bytes` is that of all of them. A prediction's `value` is what it counts for
-    in the task's first measure, where that is a mean over items. Where the arm has words of its own
-    for the choices, a result names them all (`label_words`) and a prediction its own (`word`).
+    share of it, `peak_bytes` is that of all of them; `evaluated_together` says the same of the
+    evaluation. A prediction's `value` is what it counts for in the task's first measure, where that
+    is a mean over items. Where the arm has words of its own for the choices, a result names them
+    all (`label_words`) and a prediction its own (`word`).
     """
     meter, start = Meter(), time.perf_counter()
     readings = _answers(predictor, task, examples, meter)
-    seconds = time.perf_counter() - start - meter.compile_seconds
+    seconds = time.perf_counter() - start + meter.owed - meter.compile_seconds
     cost, earlier = predictor.cost, predictor.kept.earlier
     flops, moved = meter.flops + earlier.flops, meter.bytes + earlier.bytes
     common = {
@@ -54,6 +55,7 @@ def evaluate(
         "bytes_per_query": None if task.kind is Texts else moved / len(examples),
         "peak_bytes": memory.read(),
         "fitted_together": cost.together,
+        "evaluated_together": meter.together,
         "compile_seconds": cost.compile_seconds + meter.compile_seconds + earlier.compile_seconds,
     }
     if predictor.words:

@@ -1,15 +1,15 @@
 """Several runs on one frozen model in one compiled step: what trains is stacked, the rest shared.
 
-A arms, R rows, T tokens a row, U read positions, M targets a read, C choices, D width.
+A arms, R rows, T tokens a row, C choices, D width.
 
 The step is `jax.vmap` of one arm's step over its parameters, optimizer state, rates and batch, with
 the shared weights un-batched: each of their products runs once, on the rows of all arms.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,9 @@ import numpy as np
 from lmlite import tree
 from lmlite.checkpoint import Checkpoints
 from lmlite.data.epochs import JointEpochs
-from lmlite.data.pack import BATCH_TOKENS
+from lmlite.data.pack import Item
 from lmlite.errors import UserError
-from lmlite.icl.score import batch_logprobs, summed
+from lmlite.joint_score import Constants, Scorer, whole
 from lmlite.models.lm import Network
 from lmlite.run import Run, State, Trained
 from lmlite.runtime import Meter, Program
@@ -40,14 +40,6 @@ class Member:
     factors: Mapping[str, float]
     directory: Path | None
     log: Log
-
-
-class Constants(NamedTuple):
-    """What an arm does not learn: its optimizer's rates, its own frozen leaves, its factors."""
-
-    rates: dict
-    own: dict
-    factors: dict
 
 
 def fit_jointly(
@@ -75,6 +67,36 @@ def fit_jointly(
     for store in filter(None, stores):
         store.close()
     return [errors.get(a) or m.run.result(states[a]) for a, m in enumerate(members)]
+
+
+def answering(
+    network: Network, members: Sequence[Member], trained: Sequence[Trained | UserError]
+) -> Callable[[Sequence[Item], Meter], list[list[np.ndarray]]]:
+    """(items, meter) -> [C] an item, arm by arm: what each member has learned says of the items.
+
+    To float32 rounding what each says alone, computed in one compiled step. Members that have
+    learned nothing take no part but in the shapes, which are those that `network` reads.
+    """
+    able = [a for a, found in enumerate(trained) if isinstance(found, Trained)]
+    scorer = _scorer(network, members)
+    learned = [_learned(*pair) for pair in zip(members, trained, strict=True)]
+    own = jax.tree.map(lambda leaf: leaf[able], (stack(learned), scorer.constants))
+    return functools.partial(dataclasses.replace(scorer, constants=own[1]), own[0])
+
+
+def _learned(member: Member, found: Trained | UserError) -> dict:
+    """The leaves that train, as they became."""
+    if isinstance(found, UserError):
+        return member.run.train
+    leaves = tree.flatten(found.params)
+    return tree.unflatten({path: leaves[path] for path in tree.flatten(member.run.train)})
+
+
+def _scorer(network: Network, members: Sequence[Member]) -> Scorer:
+    same, own = shared([m.run.frozen for m in members])
+    factors = [{path: np.float32(f) for path, f in m.factors.items()} for m in members]
+    constants = Constants(stack([m.run.rates for m in members]), stack(own), stack(factors))
+    return Scorer(network, same, constants, members[0].run.lm.config.max_positions)
 
 
 def _turn(members, states, errors) -> list[int]:
@@ -105,28 +127,21 @@ class _Together:
     def __init__(self, network: Network, members: Sequence[Member], meter: Meter):
         self.runs, self.meter = [member.run for member in members], meter
         self.first = first = self.runs[0]
-        self.network = network
         self.trained_network = trained_network(network, first.settings.remat)
-        self.shared, own = shared([run.frozen for run in self.runs])
-        self.constants = Constants(
-            stack([run.rates for run in self.runs]),
-            stack(own),
-            stack([{path: np.float32(f) for path, f in m.factors.items()} for m in members]),
-        )
-        self.context = first.lm.config.max_positions
+        self.scorer = _scorer(network, members)
         size, epochs = first.settings.batch_size, first.settings.epochs
         seeds = [run.seed for run in self.runs]
-        self.epochs = JointEpochs(first.items, size, epochs, seeds, self.context)
+        self.epochs = JointEpochs(first.items, size, epochs, seeds, self.scorer.context)
 
     def epoch(self, states: Sequence[State], epoch: int) -> list[tuple]:
         """Arm by arm (train, opt, metrics of its steps, scores of the development items)."""
-        first = self.first
+        first, scorer = self.first, self.scorer
         train, opt = (stack([state[name] for state in states]) for name in ("train", "opt"))
         metrics = []
         for i, batch in enumerate(self.epochs.batches(epoch), epoch * first.steps_per_epoch):
             train, opt, values = joint_step(
                 self.meter, self.trained_network, first.optimizer.rule, first.start_layer,
-                first.gamma, train, opt, self.constants, self.shared, batch,
+                first.gamma, train, opt, scorer.constants, scorer.shared, batch,
                 self._known(batch.origin), jnp.stack([run.key(i) for run in self.runs]),
             )  # fmt: skip
             metrics.append({name: np.asarray(value) for name, value in values.items()})
@@ -149,23 +164,10 @@ class _Together:
         first, A = self.first, len(self.runs)
         offset = sum(len(item.ids) for item in first.items)
 
-        def logprobs(batch, _):
-            known = self._known(np.stack([batch.origin + offset] * A))
-            return _joint_logprobs(
-                self.meter, self.network, first.start_layer, train, self.constants, self.shared,
-                batch, known,
-            )  # fmt: skip
+        def known(batch):
+            return self._known(np.stack([batch.origin + offset] * A))
 
-        tokens = max(1, BATCH_TOKENS // A)  # the product of a weight sees those of all arms
-        found = summed(logprobs, first.dev, self.context, tokens=tokens)
-        return [[scores[a] for scores in found] for a in range(A)]
-
-
-def _whole(shared, constants: Constants, train) -> dict:
-    """One arm's parameters as the network reads them."""
-    flat = tree.flatten(train)
-    scaled = {path: flat[path] * factor for path, factor in constants.factors.items()}
-    return tree.merge(shared, constants.own, train, tree.unflatten(scaled))
+        return self.scorer(train, first.dev, self.meter, first.start_layer, known)
 
 
 def _step(network, rule, start, gamma, train, opt, constants, shared, batch, states, keys):
@@ -173,7 +175,7 @@ def _step(network, rule, start, gamma, train, opt, constants, shared, batch, sta
 
     def one(train, opt, constants, batch, states, key):
         def value(train):
-            params = _whole(shared, constants, train)
+            params = whole(shared, constants, train)
             return objective(network, start, gamma, params, batch, states, key)
 
         return update(rule, constants.rates, value, train, opt)
@@ -181,15 +183,4 @@ def _step(network, rule, start, gamma, train, opt, constants, shared, batch, sta
     return jax.vmap(one)(train, opt, constants, batch, states, keys)
 
 
-def _logprobs(network, start, train, constants, shared, batch, known):
-    """float32[A, U, M]: one batch as every arm sees it."""
-
-    def one(train, constants, known):
-        params = _whole(shared, constants, train)
-        return batch_logprobs(network, start, params, batch, states=known)
-
-    return jax.vmap(one)(train, constants, known)
-
-
 joint_step = Program(_step, static=4, donate=(4, 5))
-_joint_logprobs = Program(_logprobs, static=2)

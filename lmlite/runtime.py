@@ -3,7 +3,6 @@
 import ctypes
 import dataclasses
 import gc
-import math
 import resource
 import sys
 import time
@@ -17,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmlite.errors import UserError
+from lmlite.flops import repeated_flops
 
 
 @dataclasses.dataclass
@@ -29,12 +29,27 @@ class Meter:
     bytes: what their operations read and write, from the same analysis. It knows no caches, so it
     is more than what the memory moves; and it leaves out the turns of a loop after the first,
     while it counts whole the arrays that a loop takes and leaves.
+    owed: seconds by which a share of work done for several arms exceeds what it took under this
+    meter; the wall time of the calls plus this is what the arm has to account for. together: how
+    many arms had such work in common.
     """
 
     flops: float = 0.0
     seconds: float = 0.0
     compile_seconds: float = 0.0
     bytes: float = 0.0
+    owed: float = 0.0
+    together: int = 1
+
+    def share(self, work: "Meter", wall: float, arms: int, here: bool) -> None:
+        """Adds an equal share of work that `arms` arms have in common.
+
+        wall: its seconds in all, compilation included; here: whether they passed under this meter.
+        """
+        for name in ("flops", "seconds", "compile_seconds", "bytes"):
+            setattr(self, name, getattr(self, name) + getattr(work, name) / arms)
+        self.owed += wall / arms - (wall if here else 0.0)
+        self.together = arms
 
 
 class Compiled(NamedTuple):
@@ -78,7 +93,7 @@ class Program:
     def compile(self, meter: Meter, *args: Any) -> Compiled:
         """The executable for arguments like these."""
         leaves, structure = jax.tree.flatten(args[self._static :])
-        shapes = tuple((jax.numpy.shape(x), jax.numpy.result_type(x)) for x in leaves)
+        shapes = tuple(map(_shape, leaves))
         key = args[: self._static], structure, shapes
         if key in self._compiled:
             self._compiled[key] = self._compiled.pop(key)  # the last to be dropped
@@ -97,39 +112,11 @@ class Program:
         return self._compiled[key]
 
 
-def repeated_flops(jaxpr: Any) -> float:
-    """FLOPs of matrix products in loops beyond the first turn: XLA's analysis counts one turn.
-
-    Of a loop's conditional, every branch is counted, so skipped blocks make this an upper bound.
-    """
-
-    def products(jaxpr, turns):
-        """(products of all turns, products if every loop turned once)."""
-        total = once = 0.0
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name == "dot_general":
-                (contracted, _), _ = eqn.params["dimension_numbers"]
-                depth = math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
-                flops = 2.0 * depth * eqn.outvars[0].aval.size
-                total, once = total + turns * flops, once + flops
-            length = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-            for inner in _inner_jaxprs(eqn.params.values()):
-                inside = products(inner, turns * length)
-                total, once = total + inside[0], once + inside[1]
-        return total, once
-
-    total, once = products(jaxpr, 1)
-    return total - once
-
-
-def _inner_jaxprs(values: Any) -> Any:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _inner_jaxprs(value)
-        elif hasattr(value, "eqns"):
-            yield value
-        elif hasattr(value, "jaxpr"):
-            yield value.jaxpr
+def _shape(leaf: Any) -> tuple:
+    """Shape and dtype, of an array as it says them: to ask JAX takes ten times as long."""
+    if isinstance(leaf, jax.Array | np.ndarray):
+        return leaf.shape, leaf.dtype
+    return jax.numpy.shape(leaf), jax.numpy.result_type(leaf)
 
 
 class PeakMemory:

@@ -87,6 +87,8 @@ def test_seeds_fitted_together_are_recorded_one_by_one(files, run_python, tmp_pa
     told = [(row["arm"], row["seed"], row["fitted_together"]) for row in rows]
     assert sorted(told) == [("norms", 0, 2), ("norms", 1, 2), ("norms", 2, 1)]
     assert all(row[f"train_{cost}"] > 0 for row in rows for cost in ("seconds", "flops", "bytes"))
+    assert all(row["evaluated_together"] == row["fitted_together"] for row in rows)
+    assert all(row["eval_seconds"] > 0 for row in rows)
     seconds = {(row["arm"], row["seed"]): row["train_seconds"] for row in rows}
     assert seconds["norms", 0] == seconds["norms", 1] != seconds["norms", 2]
     for folder in ("tb", "checkpoints"):

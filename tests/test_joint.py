@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from tiny_lm import tiny_lm
 
-from lmlite import arms, joint, tree
+from lmlite import arms, joint, joint_score, tree
 from lmlite.adapt import METHODS
+from lmlite.arms import choices
 from lmlite.arms.tuned import Tuned
 from lmlite.data.tasks import Example, Task
 from lmlite.errors import UserError
+from lmlite.evaluate import evaluate
+from lmlite.runtime import Meter, PeakMemory
 from lmlite.stacking import shared, stack, unstack
 from lmlite.train import Settings
 
@@ -20,6 +23,7 @@ OPTIM = dict(
     learning_rate=1e-2, weight_decay=0.0, schedule="linear", warmup=0.1, clip_norm=1.0,
     accumulate=1, groups=(),
 )  # fmt: skip
+IDENTITY = dict(arm="a", family="f", task="t", split="test", seed=0)
 LINEAR = r"layers_\d+/(attn|mlp)/\w+"
 
 
@@ -69,6 +73,8 @@ def assert_as_alone(lm, task, data, pairs):
         assert mine.keys() == its.keys()
         for path, leaf in its.items():
             np.testing.assert_allclose(mine[path], leaf, atol=1e-5, err_msg=path)
+        scores, own = (one.predict(task.test, Meter())[""] for one in (found, alone))
+        np.testing.assert_allclose(scores, own, atol=1e-5)
 
 
 def test_seeds_rates_ranks_and_schedules_of_lora(lm, task, data):
@@ -96,6 +102,32 @@ def test_other_methods(lm, task, data, method, hyper):
     pairs = [(arm(method, epochs=2, **h), seed) for seed, h in enumerate(hyper)]
     assert pairs[0][0].form() == pairs[1][0].form() is not None
     assert_as_alone(lm, task, data, pairs)
+
+
+def test_one_step_scores_the_items_for_all_arms(lm, task, data, monkeypatch):
+    """The arm that fails has no part in it; the others are asked once, and share the cost."""
+    pairs = (arm(rank=2), 0), (arm(optim=dict(learning_rate=float("nan"))), 1), (arm(rank=5), 2)
+    one, _, other = fitted(lm, task, data, jobs_of(*pairs))
+    asked, program = [], joint_score._logprobs
+    monkeypatch.setattr(joint_score, "_logprobs", lambda *a: asked.append(a[6]) or program(*a))
+    monkeypatch.setattr(choices, "score", lambda *a: pytest.fail("scored alone"))
+    rows = [evaluate(p, task, task.test, IDENTITY, PeakMemory())[0][0] for p in (one, other)]
+    assert len(asked) == 1 and sorted(set(asked[0].owner)) == list(range(len(task.test)))
+    assert rows[0]["flops_per_query"] == rows[1]["flops_per_query"] > 0
+    assert [row["evaluated_together"] for row in rows] == [2, 2]
+    again = [p.predict(task.test, Meter())[""] for p in (one, other, other, one)]
+    assert len(asked) == 3  # again for `one`, and where `other` asks for the second time
+    np.testing.assert_allclose(again[1], again[2], atol=1e-6)
+    assert np.abs(np.subtract(again[0], again[1])).max() > 1e-3
+
+
+def test_a_share_of_time_is_a_share_whoever_spent_it():
+    work, first, second = Meter(8.0, 3.0, 1.0, 6.0), Meter(), Meter()
+    first.share(work, 5.0, 2, here=True)
+    second.share(work, 5.0, 2, here=False)
+    for meter, spent in ((first, 5.0), (second, 0.0)):  # what evaluate counts: without compilation
+        assert spent + meter.owed - meter.compile_seconds == 2.0
+        assert (meter.flops, meter.seconds, meter.bytes, meter.together) == (4.0, 1.5, 3.0, 2)
 
 
 def test_each_arm_stops_by_itself(lm, task, data):

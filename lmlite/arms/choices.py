@@ -28,6 +28,7 @@ from lmlite.models.lm import LM
 from lmlite.runtime import Meter
 from lmlite.tree import flatten
 
+Scorer = Callable[[Sequence[Item], Meter], list[np.ndarray]]
 Prompts = Callable[[Sequence[Example]], list[str]]
 
 
@@ -131,7 +132,8 @@ class ModelPredictor:
     prompts: examples -> the texts to answer; None for those without demonstrations. readings: of
     the scores of choices beside the plain one, see `lmlite.icl.readings`. adaptation: what tuning
     added to the base model. tree_tokens: bounds the memory of scoring, see `lmlite.icl.plan`. kept:
-    where answers are left while an evaluation runs, see `keeping`.
+    where answers are left while an evaluation runs, see `keeping`. scorer: what gives an item's
+    scores in place of `lm`, where arms are scored together.
     """
 
     lm: LM
@@ -143,6 +145,7 @@ class ModelPredictor:
     readings: tuple[str, ...] = ()
     adaptation: Adaptation | None = None
     tree_tokens: int = TREE_TOKENS
+    scorer: Scorer | None = None
     kept: Answers = NOT_KEPT
     words: ClassVar[tuple[str, ...]] = ()
 
@@ -181,21 +184,25 @@ class ModelPredictor:
 
     def scores(self, encoded: Sequence[Encoded], meter: Meter) -> list[np.ndarray]:
         """Summed log-probabilities float64[C] of the choices of each encoded prompt."""
-        lm, P = self.lm, len(self.prefix_ids)
+        P = len(self.prefix_ids)
         shares = self._shared(encoded)
         found: list[np.ndarray] = [np.empty(0)] * len(encoded)
         for shared in (True, False):
             chosen = [i for i, s in enumerate(shares) if s == shared]
             own = [encoded[i] for i in chosen]
             trees, items = self._planned(own, P if shared else 0)
-            prefix = self.prefix if shared else None
-            limit = lm.config.max_positions
-            sums = score(lm.network, lm.params, items, limit, meter, prefix, kept=self.kept)
+            sums = self._sums(items, self.prefix if shared else None, meter)
             for tree, values in zip(trees, sums, strict=True):
                 ends = np.cumsum([len(own[j].choices) for j in tree])
                 for j, part in zip(tree, np.split(values, ends[:-1]), strict=True):
                     found[chosen[j]] = part
         return found
+
+    def _sums(self, items: Sequence[Item], prefix, meter: Meter) -> list[np.ndarray]:
+        if self.scorer is not None:
+            return self.scorer(items, meter) if items else []
+        lm, limit = self.lm, self.lm.config.max_positions
+        return score(lm.network, lm.params, items, limit, meter, prefix, kept=self.kept)
 
     def _planned(self, encoded: Sequence[Encoded], skip: int) -> tuple[list[list[int]], list[Item]]:
         """Which texts are computed together, and the item of each such group."""

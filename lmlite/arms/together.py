@@ -1,6 +1,7 @@
-"""Tuning arms of one form fitted together: in one compiled step, the frozen model shared."""
+"""Tuning arms of one form fitted, and asked, together: in one compiled step, the model shared."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,12 +9,14 @@ from typing import NamedTuple
 from lmlite import tree
 from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ModelPredictor
+from lmlite.arms.common_scores import CommonScores
 from lmlite.arms.tuned import Start, Tuned
 from lmlite.data.tasks import Task
 from lmlite.errors import UserError
-from lmlite.joint import Member, fit_jointly
+from lmlite.icl.plan import TREE_TOKENS
+from lmlite.joint import Member, answering, fit_jointly
 from lmlite.models.lm import LM, Network
-from lmlite.run import Run
+from lmlite.run import Run, Trained
 from lmlite.runtime import Meter
 from lmlite.stacking import shared
 
@@ -39,7 +42,9 @@ def fit_together(
     The jobs' arms have one `form`. A cost is the job's equal share of what all took (its `together`
     says of how many). Arms whose own weights outweigh the shared ones, as in full tuning, are
     fitted in turn: no product would be shared. Predictors are made one at a time: each may be a
-    whole model.
+    whole model. The first that scores examples has them scored for all, each by what it learned;
+    the others, asked the same, have their share of the cost (`CommonScores`). Texts are written by
+    each alone.
     """
     began, meter = time.perf_counter(), Meter()
     ready = [_ready(job, lm, task, data, meter) for job in jobs]
@@ -49,7 +54,9 @@ def fit_together(
             yield _alone(job, lm, task, data)
         return
     found = dict(enumerate(ready))
-    found |= zip(able, _fit([(jobs[a], ready[a]) for a in able], lm, meter), strict=True)
+    trained, scores = _fit([(jobs[a], ready[a]) for a in able], lm, meter)
+    found |= zip(able, trained, strict=True)
+    places = {a: i for i, a in enumerate(a for a in able if isinstance(found[a], Trained))}
     seconds = time.perf_counter() - began - meter.compile_seconds
     for a, job in enumerate(jobs):
         if isinstance(found[a], UserError):
@@ -64,7 +71,8 @@ def fit_together(
             compile_seconds=meter.compile_seconds / len(able),
             together=len(able),
         )
-        yield job.arm.predictor(lm, task, ready[a].start, found[a], cost)
+        alone = job.arm.predictor(lm, task, ready[a].start, found[a], cost)
+        yield _asked_together(alone, scores, places[a], len(places))
 
 
 def _ready(job: Fit, lm: LM, task: Task, data: Labelled, meter: Meter) -> _Ready | UserError:
@@ -83,6 +91,17 @@ def _alone(job: Fit, lm: LM, task: Task, data: Labelled) -> ModelPredictor | Use
         return error
 
 
+def _asked_together(alone: ModelPredictor, scores: CommonScores, place: int, arms: int):
+    """The predictor with the scores that it has in common with others, where there are others.
+
+    A tree of texts is smaller by their number, since the memory holds one for each.
+    """
+    if arms == 1:
+        return alone
+    scorer = functools.partial(scores.of, place)
+    return dataclasses.replace(alone, scorer=scorer, tree_tokens=max(1, TREE_TOKENS // arms))
+
+
 def _light(runs: Sequence[Run]) -> bool:
     """Whether what is each arm's own, in all, is no larger than what they share."""
     common, own = shared([run.frozen for run in runs])
@@ -91,6 +110,7 @@ def _light(runs: Sequence[Run]) -> bool:
 
 
 def _fit(pairs: Sequence[tuple[Fit, _Ready]], lm: LM, meter: Meter):
+    """What each has learned or why nothing, and the scores of those that have."""
     methods = [job.arm.method for job, _ in pairs]
     first = pairs[0][1]
     method, factors = methods[0], [{} for _ in methods]
@@ -102,4 +122,5 @@ def _fit(pairs: Sequence[tuple[Fit, _Ready]], lm: LM, meter: Meter):
         Member(ready.run, factor, job.log.directory, job.log.scalars)
         for (job, ready), factor in zip(pairs, factors, strict=True)
     ]
-    return fit_jointly(network, members, meter)
+    trained = fit_jointly(network, members, meter)
+    return trained, CommonScores(answering(network, members, trained))

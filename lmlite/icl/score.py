@@ -152,7 +152,8 @@ def summed(
     length = row_length(items, context)
     sums: dict[int, np.ndarray] = {}
     rows = max(1, tokens // length)
-    for batch in pack(items, length, rows, reads_multiple=READOUT_ROWS):
+    reads = max(8, READOUT_ROWS * tokens // BATCH_TOKENS)
+    for batch in pack(items, length, rows, reads_multiple=reads):
         known = None if states is None else states[batch.origin]
         found = np.asarray(logprobs(batch, known), np.float64)
         for u, m in zip(*np.nonzero(batch.weights), strict=True):
