@@ -34,7 +34,7 @@ WRITTEN = [
     ("The cat", {"until": ["\n"], "max_gen_toks": 12}),
     ("The dog sat on ", {"until": [], "max_gen_toks": 9, "do_sample": False, "temperature": 1.0}),
     ("The", {"until": "t", "max_gen_toks": 12}),
-    ("The", {"until": ["e", "o", ""], "max_new_tokens": 12, "top_p": 0.9, "do_sample": False}),
+    ("The", {"until": ["x", "ca"], "max_new_tokens": 12, "top_p": 0.9, "do_sample": False}),
     (LONG, {"until": ["."], "max_gen_toks": 20}),
     ("and the", {"until": ["\n"], "max_gen_toks": 12}),
 ]
