@@ -19,6 +19,7 @@ from lmlite.models.tokens import Tokens
 from lmlite.runtime import Meter, Program
 
 READOUT_ROWS = 64  # read positions whose [V] logits exist at one time
+_READS_MULTIPLE = 16  # a batch of short prompts has about as many, and each costs a row of logits
 _PREFIX_MULTIPLE = 256  # prefixes are padded to this, so that draws share a compiled program
 
 
@@ -152,8 +153,7 @@ def summed(
     length = row_length(items, context)
     sums: dict[int, np.ndarray] = {}
     rows = max(1, tokens // length)
-    reads = max(8, READOUT_ROWS * tokens // BATCH_TOKENS)
-    for batch in pack(items, length, rows, reads_multiple=reads):
+    for batch in pack(items, length, rows, reads_multiple=_READS_MULTIPLE):
         known = None if states is None else states[batch.origin]
         found = np.asarray(logprobs(batch, known), np.float64)
         for u, m in zip(*np.nonzero(batch.weights), strict=True):
