@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lmlite.errors import UserError
-from lmlite.runtime import Meter
+from lmlite.runtime import COSTS, Meter
 from lmlite.workdir import write_bytes
 
 PORTION_SECONDS = 2.0  # of computing between two writes: a write takes some milliseconds
@@ -71,7 +71,7 @@ class Answers:
     def _write(self) -> None:
         """The answers since the last write, as a file that is whole or absent."""
         path = self._folder / f"{next(iter(self._pending))}.npz"
-        costs = [dataclasses.astuple(cost) for _, cost in self._pending.values()]
+        costs = [[getattr(cost, name) for name in COSTS] for _, cost in self._pending.values()]
         out = io.BytesIO()
         answers = {key: answer for key, (answer, _) in self._pending.items()}
         np.savez(out, **answers, **{_COSTS: np.array(costs, np.float64)})
@@ -80,9 +80,8 @@ class Answers:
         self._pending = {}
 
     def _count(self, cost: Meter) -> None:
-        for field in dataclasses.fields(cost):
-            total = getattr(self.earlier, field.name) + getattr(cost, field.name)
-            setattr(self.earlier, field.name, total)
+        for name in COSTS:
+            setattr(self.earlier, name, getattr(self.earlier, name) + getattr(cost, name))
 
     def _index(self, path: Path) -> tuple[list[str], list[Meter]]:
         """The keys of a file in their order, and what each answer had cost."""

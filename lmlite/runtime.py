@@ -19,6 +19,9 @@ from lmlite.errors import UserError
 from lmlite.flops import repeated_flops
 
 
+COSTS = ("flops", "seconds", "compile_seconds", "bytes")  # what a meter adds up
+
+
 @dataclasses.dataclass
 class Meter:
     """What the programs run under it have cost so far.
@@ -46,7 +49,7 @@ class Meter:
 
         wall: its seconds in all, compilation included; here: whether they passed under this meter.
         """
-        for name in ("flops", "seconds", "compile_seconds", "bytes"):
+        for name in COSTS:
             setattr(self, name, getattr(self, name) + getattr(work, name) / arms)
         self.owed += wall / arms - (wall if here else 0.0)
         self.together = arms

@@ -1,5 +1,6 @@
 """What the tests share: JAX on CPU, compiled programs kept between runs, fresh interpreters."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -18,6 +19,19 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Most of the suite's time is compilation, and tiny models do not need LLVM's best code.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+_MOST_MAPS = 20_000  # of memory; Linux lets a process have 65,530, and a program takes hundreds
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Drops what JAX has compiled before a process that runs many modules has no room for more."""
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

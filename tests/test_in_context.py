@@ -87,8 +87,9 @@ def test_orders_of_a_draw_are_runs_of_their_own(lm):
 def test_the_best_order_is_the_one_with_the_best_development_score(lm):
     predictor = fitted(lm, shots=4, order="best", orders=5)
     scores = {}
-    for run in InContext(shots=4, orders=5).runs((0,), (0,)):
-        tried = fitted(lm, seed=run, shots=4, orders=5)
+    arm = InContext(shots=4, readings=(), orders=5)
+    for run in arm.runs((0,), (0,)):
+        tried = arm.fit(lm, TASK, Labelled(DATA.train, ()), run, Log())
         found = tried.predict(DATA.dev, Meter())[""]
         right = [int(np.argmax(s)) == e.target for s, e in zip(found, DATA.dev, strict=True)]
         pairs = zip(found, DATA.dev, strict=True)

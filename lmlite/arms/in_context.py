@@ -92,9 +92,9 @@ class InContext:
     def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log):
         """Chooses and prefills the demonstrations."""
         start, meter = time.perf_counter(), Meter()
-        if self.shots > len(data.all):
-            known = len(data.all)
-            raise UserError(f"shots={self.shots} of {known} labelled examples; raise examples")
+        pool = self._pool(data)
+        if self.shots > len(pool):
+            raise UserError(f"shots={self.shots} of {len(pool)} labelled examples; raise examples")
         words = ()
         if self.label_words == "found":
             words = found_words(lm, task, data.all, meter)
@@ -118,13 +118,17 @@ class InContext:
         )
         return Worded(predictor, words) if words else predictor
 
+    def _pool(self, data: Labelled) -> tuple[Example, ...]:
+        """What demonstrations are taken from: not what judges their order."""
+        return data.train if self.order == "best" else data.all
+
     def _prompts(self, lm, task, data, seed, meter):
         """What makes prompts of examples, and how many labels that took."""
         draw, order = seed % _ORDER, seed // _ORDER
         if self.choose == "nearest" and self.shots:
             near = (self.shots, self.retriever, self.diversity, self.order)
             return Nearest(lm, task, data.all, *near), len(data.all)
-        shown = chosen(self.choose, data.all, self.shots, draw, self.retriever)
+        shown = chosen(self.choose, self._pool(data), self.shots, draw, self.retriever)
 
         def score(demonstrations: Sequence[Example], asked: Sequence[Example]) -> tuple:
             return _quality(lm, task, demonstrations, asked, meter)

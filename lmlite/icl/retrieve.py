@@ -50,9 +50,15 @@ def nearest(queries: np.ndarray, pool: np.ndarray, k: int, diversity: float = 0.
 
 
 def spread_out(pool: np.ndarray, k: int, seed: int) -> list[int]:
-    """k of pool [n, D]: the one nearest to each centre of k-means, which starts by `seed`."""
-    rng = np.random.default_rng(seed)
-    centres = pool[rng.choice(len(pool), k, replace=False)]
+    """k of pool [n, D]: the one nearest to each centre of k-means.
+
+    It starts at one drawn by `seed`, and at what is farthest from those before (Gonzalez 1985):
+    random centres often end two to a cluster.
+    """
+    starts = [int(np.random.default_rng(seed).integers(len(pool)))]
+    while len(starts) < k:
+        starts.append(int(np.argmin((pool @ pool[starts].T).max(axis=1))))
+    centres = pool[starts]
     for _ in range(_ROUNDS):
         own = np.argmax(pool @ centres.T, axis=1)
         means = [pool[own == c].mean(0) if np.any(own == c) else centres[c] for c in range(k)]
