@@ -18,7 +18,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lmlite.errors import UserError
 from lmlite.flops import repeated_flops
 
-
 COSTS = ("flops", "seconds", "compile_seconds", "bytes")  # what a meter adds up
 
 
