@@ -18,11 +18,12 @@ def study(config: ConfigDict, workdir: Path) -> None:
     """Runs `compare` at every point of config.points, and writes report.md of all of them.
 
     A point is (labelled examples, factor, most): tuning passes over its examples `factor` times as
-    often as the arms say, and only the `most` most accurate arms of the point before take part
-    beside those of config.always; 0 for all arms. A point's run is the folder 'N-labels' of
-    `workdir`, whole in itself and resumed like any other: arms that a study has gained run at every
-    point (by the same choice), and those that a point has had stay in it. Raises UserError where no
-    point is left with an arm; an arm that fails is told of when all points are done.
+    often as the arms say (and waits as many times as long for a better epoch), and only the `most`
+    most accurate arms of the point before take part beside those of config.always; 0 for all arms.
+    A point's run is the folder 'N-labels' of `workdir`, whole in itself and resumed like any other:
+    arms that a study has gained run at every point (by the same choice), and those that a point has
+    had stay in it. Raises UserError where no point is left with an arm; an arm that fails is told
+    of when all points are done.
     """
     found: list[tuple[str, Sequence[Summary]]] = []
     failed = []
@@ -71,5 +72,7 @@ def at_point(config: ConfigDict, names: Sequence[str], labels: int, factor: floa
     arms = {name: fields["arms"][name] for name in names}
     for arm in arms.values():
         if "train" in arm:
-            arm["train"]["epochs"] = max(1, round(arm["train"]["epochs"] * factor))
+            for field in ("epochs", "patience"):
+                given = arm["train"][field]
+                arm["train"][field] = max(min(1, given), round(given * factor))
     return ConfigDict({**fields, "examples": labels, "arms": arms}).lock()
