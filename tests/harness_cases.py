@@ -111,10 +111,8 @@ def answers(model) -> dict:
         return getattr(model, kind)(requests)
 
     return {
-        "pairs": [
-            [float(logprob), bool(greedy)] for logprob, greedy in ask("loglikelihood", PAIRS)
-        ],
-        "rolling": [float(x) for x in ask("loglikelihood_rolling", [(text,) for text in TEXTS])],
+        "pairs": [list(one) for one in ask("loglikelihood", PAIRS)],
+        "rolling": ask("loglikelihood_rolling", [(text,) for text in TEXTS]),
         "written": ask("generate_until", WRITTEN),
         "chats": [model.apply_chat_template(list(chat), end) for chat, end in CHATS],
     }

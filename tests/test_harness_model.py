@@ -41,7 +41,7 @@ def model(folder) -> LmliteLM:
 
 def assert_same(found: dict, wanted: dict) -> None:
     for ours, theirs in zip(found["pairs"], wanted["pairs"], strict=True):
-        assert ours[0] == pytest.approx(theirs[0], abs=1e-3) and ours[1] == theirs[1]
+        assert ours[0] == pytest.approx(theirs[0], abs=1e-3) and ours[1] is theirs[1]
     np.testing.assert_allclose(found["rolling"], wanted["rolling"], atol=1e-3)
     assert found["written"] == wanted["written"]
     assert found["chats"] == wanted["chats"]

@@ -43,7 +43,7 @@ def score(lm: LM, requests: Sequence[Request], most: int, context: int) -> list[
     found = [(0.0, False)] * len(requests)
     for one, values in zip(same, _values(lm, encoded, most, context), strict=True):
         for i, (logprob, missed) in zip(one, values.T, strict=True):
-            found[i] = float(logprob), missed == 0
+            found[i] = float(logprob), bool(missed == 0)
     return found
 
 
