@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 
 from lmlite import answers, arms
 from lmlite.arms import Arm, Labelled, Log, Predictor
-from lmlite.data.splits import sample
+from lmlite.data.splits import held_out, sample
 from lmlite.data.tasks import Example, Task, load_task
 from lmlite.errors import UserError
 from lmlite.evaluate import evaluate
@@ -84,18 +83,11 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
 
 
 def labelled(task: Task, examples: int, dev_fraction: float, seed: int) -> Labelled:
-    """The one set of labelled examples, balanced over the classes; its tail is for development.
+    """The one set of labelled examples, balanced over the classes, a part of it for development.
 
     Raises UserError where the fraction leaves no example to train on.
     """
-    drawn = sample(task.train, examples, seed)
-    dev = math.ceil(dev_fraction * examples)
-    if not 0 <= dev < examples:
-        raise UserError(
-            f"dev_fraction={dev_fraction} of examples={examples} leaves none to train on; "
-            "lower it or raise examples"
-        )
-    return Labelled(drawn[: examples - dev], drawn[examples - dev :])
+    return Labelled(*held_out(sample(task.train, examples, seed), dev_fraction))
 
 
 Outcome = tuple[list[dict], list[dict]] | UserError

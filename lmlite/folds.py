@@ -4,7 +4,6 @@ K folds, S seeds, n examples.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 from lmlite.arms import Labelled
 from lmlite.compare import Comparison, jobs
-from lmlite.data.splits import position, sample
+from lmlite.data.splits import held_out, position, sample
 from lmlite.data.tasks import Example, load_task
 from lmlite.errors import UserError
 from lmlite.metrics import interval
@@ -39,7 +38,8 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
     done = {(row["job"], row["seed"], row["split"]) for row in results.rows()}
     for k, held in enumerate(parts):
         split, folder = f"fold-{k}", workdir / f"fold-{k}"
-        fold = Comparison(lm, task, _rest(examples, held, config), held, folder, split=split)
+        data = _rest(examples, held, config.dev_fraction)
+        fold = Comparison(lm, task, data, held, folder, split=split)
         for job in todo:
             if (job.name, job.seed, split) in done:
                 continue
@@ -82,16 +82,9 @@ def split_folds(examples: Sequence[Example], folds: int, seed: int) -> list[tupl
     return [tuple(part) for part in parts]
 
 
-def _rest(examples: Sequence[Example], held: Sequence[Example], config: ConfigDict) -> Labelled:
+def _rest(examples: Sequence[Example], held: Sequence[Example], fraction: float) -> Labelled:
     out = {example.id for example in held}
-    rest = tuple(example for example in examples if example.id not in out)
-    dev = math.ceil(config.dev_fraction * len(rest))
-    if not 0 <= dev < len(rest):
-        raise UserError(
-            f"dev_fraction={config.dev_fraction} of {len(rest)} examples outside a fold leaves "
-            "none to train on; lower it or raise examples"
-        )
-    return Labelled(rest[: len(rest) - dev], rest[len(rest) - dev :])
+    return Labelled(*held_out([e for e in examples if e.id not in out], fraction))
 
 
 def summarised(rows: Sequence[dict], predictions: Sequence[dict]) -> list[dict]:

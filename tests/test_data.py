@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from lmlite.data import packages, sources
 from lmlite.data.packages import PACKAGES, Package
-from lmlite.data.splits import sample, split_of
+from lmlite.data.splits import held_out, sample, split_of
 from lmlite.data.tasks import Example, load_task
 from lmlite.errors import UserError
 
@@ -267,6 +267,26 @@ def test_sample_of_rare_classes_and_of_none():
     assert sum(e.target for e in sample(items, 6, 0, balanced=False)) < 3
     with pytest.raises(UserError, match="51 labelled examples are asked for and the split has 50"):
         sample(items, 51, 0)
+
+
+@pytest.mark.parametrize("rare", [2, 9])
+def test_what_is_held_out_has_every_class(rare):
+    """Where one class is rare it is drawn late, and the end of the draw has hardly another."""
+    items = [Example(str(i), "", ("a", "b"), int(i % rare == 0), "") for i in range(900)]
+    drawn = sample(items, 64, 0)
+    train, dev = held_out(drawn, 0.25)
+    assert Counter(e.target for e in train) == {0: 24, 1: 24}
+    assert Counter(e.target for e in dev) == {0: 8, 1: 8}
+    assert sorted((*train, *dev), key=drawn.index) == list(drawn)
+
+
+def test_what_is_held_out_of_many_classes_and_of_texts():
+    items = [Example(str(i), "", (), i % 3, "") for i in range(5)]  # targets 0 1 2 0 1
+    assert [len(part) for part in held_out(items, 0.25)] == [3, 2]
+    assert {e.target for e in held_out(items, 0.25)[0]} == {0, 1, 2}
+    texts = [Example(str(i), "", (), f"text {i}", "") for i in range(8)]
+    assert held_out(texts, 0.25) == (tuple(texts[:6]), tuple(texts[6:]))
+    assert held_out(texts, 0.0) == (tuple(texts), ())
 
 
 # Tasks ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Both are decided by hashes, never by the order of the data or a random generator
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -49,6 +50,32 @@ def sample(
         rounds.append((seen[example.target] if balanced else 0, order))
         seen[example.target] += 1
     return tuple(drawn[order] for order in sorted(order for _, order in sorted(rounds)[:n]))
+
+
+def held_out(
+    examples: "Sequence[Example]", fraction: float
+) -> "tuple[tuple[Example, ...], tuple[Example, ...]]":
+    """(to train on, for development): both in the order given, every target in both alike.
+
+    fraction: of the examples that is for development, rounded up; of each target the last. A target
+    with a single example stays in the first, where others have more.
+    Raises UserError where the fraction leaves no example to train on.
+    """
+    n = math.ceil(fraction * len(examples))
+    if not 0 <= n < len(examples):
+        raise UserError(
+            f"dev_fraction={fraction} of {len(examples)} labelled examples leaves none to train "
+            "on; lower it or raise examples"
+        )
+    sizes, seen = Counter(example.target for example in examples), Counter()
+    places = []  # how far down its target's examples each one is
+    for order, example in enumerate(examples):
+        places.append(((seen[example.target] + 0.5) / sizes[example.target], order))
+        seen[example.target] += 1
+    dev = {order for _, order in sorted(places)[len(examples) - n :]}
+    return tuple(e for i, e in enumerate(examples) if i not in dev), tuple(
+        examples[i] for i in sorted(dev)
+    )
 
 
 def position(use: str, seed: int, name: str) -> float:
