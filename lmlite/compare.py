@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from lmlite import answers, arms
 from lmlite.arms import Arm, Labelled, Log, Predictor
 from lmlite.data.splits import held_out, sample
-from lmlite.data.tasks import Example, Task, load_task
+from lmlite.data.task import Example, Task
+from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
 from lmlite.evaluate import evaluate
 from lmlite.models.lm import LM

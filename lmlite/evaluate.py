@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from lmlite.arms import Predictor
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.icl.write import compared, voted
 from lmlite.metrics.code import passed
 from lmlite.metrics.measures import Answers, Choices, Likelihoods, Measure, Texts, named

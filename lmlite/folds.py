@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from lmlite.arms import Labelled
 from lmlite.compare import Comparison, jobs
 from lmlite.data.splits import held_out, position, sample
-from lmlite.data.tasks import Example, load_task
+from lmlite.data.task import Example
+from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
 from lmlite.metrics import interval
 from lmlite.models.load import load

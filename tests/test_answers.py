@@ -14,7 +14,7 @@ from lmlite.answers import Answers
 from lmlite.arms import Labelled, Log
 from lmlite.arms.in_context import InContext
 from lmlite.compare import compare
-from lmlite.data.tasks import Example, Generation
+from lmlite.data.task import Example, Generation
 from lmlite.errors import UserError
 from lmlite.evaluate import evaluate
 from lmlite.icl import score, write

@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 from lmlite.data import packages, sources
 from lmlite.data.packages import PACKAGES, Package
 from lmlite.data.splits import held_out, sample, split_of
-from lmlite.data.tasks import Example, load_task
+from lmlite.data.task import Example
+from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
 
 # Packages ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from lmlite import tree
 from lmlite.adapt import METHODS, attach, diff_pruning
 from lmlite.arms.arm import Labelled, Log
 from lmlite.arms.tuned import Tuned
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.train import Settings
 

@@ -13,7 +13,7 @@ from tiny_models import assert_same
 import lmlite
 from lmlite.arms.arm import Labelled, Log
 from lmlite.arms.in_context import InContext
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.models.stack import empty_cache
 from lmlite.models.tokens import Tokens

@@ -16,7 +16,7 @@ from lmlite.arms.arm import Labelled, Log
 from lmlite.arms.in_context import InContext
 from lmlite.arms.tuned import Tuned
 from lmlite.data.pack import class_item
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.score import score
 from lmlite.models.build import build

@@ -11,7 +11,7 @@ import lmlite
 from configs import common
 from lmlite import arms, tree
 from lmlite.arms.arm import Labelled, Log
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 
 CASES = parity.cases()
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "bert", "roberta",

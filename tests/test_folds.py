@@ -10,7 +10,7 @@ from tiny_lm import write_model, write_task
 from configs import finetune
 from lmlite import folds
 from lmlite.config import override
-from lmlite.data.tasks import Example
+from lmlite.data.task import Example
 from lmlite.errors import UserError
 
 GROUPED = [Example(f"{i}", "p", ("a", "b"), i % 3 == 0, f"g{i // 2}") for i in range(30)]

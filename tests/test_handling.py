@@ -11,13 +11,13 @@ from tiny_lm import tiny_lm
 
 from lmlite.adapt import METHODS, attach
 from lmlite.arms.arm import Labelled, Log
-from lmlite.arms.choices import encode_examples, training_items
 from lmlite.arms.examples import Handling
+from lmlite.arms.items import encode_examples, training_items
 from lmlite.arms.tuned import Tuned
 from lmlite.data import augment
 from lmlite.data.balance import balanced_weights, resampled
 from lmlite.data.pack import pack
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.step import loss
 from lmlite.train import Settings

@@ -11,7 +11,8 @@ import yaml
 
 from configs import common
 from lmlite.data.harness import load_yaml_task
-from lmlite.data.tasks import Example, Task, load_task
+from lmlite.data.task import Example, Task
+from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
 from lmlite.icl.prompts import delimiter, prompt
 from lmlite.icl.write import compared, extracted

@@ -9,7 +9,7 @@ from tiny_lm import tiny_lm
 
 from lmlite.arms import Labelled, Log
 from lmlite.arms.in_context import InContext
-from lmlite.data.tasks import Example, Generation, Task
+from lmlite.data.task import Example, Generation, Task
 from lmlite.errors import UserError
 from lmlite.icl import calibrate, retrieve, write
 from lmlite.report.variance import components

@@ -11,7 +11,7 @@ from configs import common
 from lmlite import arms, tree
 from lmlite.adapt import METHODS, Adaptation, attach
 from lmlite.arms.arm import Labelled, Log
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 
 IDS = [[5, 9, 30, 7]]

@@ -12,7 +12,7 @@ from lmlite import arms, joint, joint_score, tree
 from lmlite.adapt import METHODS
 from lmlite.arms import choices
 from lmlite.arms.tuned import Tuned
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.evaluate import evaluate
 from lmlite.runtime import Meter, PeakMemory

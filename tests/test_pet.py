@@ -11,10 +11,10 @@ from tiny_lm import byte_tokenizer
 from lmlite import tree
 from lmlite.adapt import METHODS
 from lmlite.arms.arm import Labelled, Log
-from lmlite.arms.choices import fills_mask
 from lmlite.arms.in_context import InContext
+from lmlite.arms.items import fills_mask
 from lmlite.arms.tuned import Tuned
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.models.build import build
 from lmlite.models.config import EncoderConfig

@@ -9,7 +9,7 @@ from tiny_lm import tiny_lm
 
 from lmlite.arms.arm import Cost
 from lmlite.arms.choices import ModelPredictor
-from lmlite.data.tasks import Task
+from lmlite.data.task import Task
 from lmlite.icl.encode import Encoded
 from lmlite.icl.plan import common, groups, tree_item
 from lmlite.icl.score import score

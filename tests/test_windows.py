@@ -10,7 +10,7 @@ from tiny_lm import tiny_lm
 
 from lmlite.arms import Labelled, Log
 from lmlite.arms.in_context import InContext
-from lmlite.data.tasks import Example
+from lmlite.data.task import Example
 from lmlite.errors import UserError
 from lmlite.runtime import Meter
 

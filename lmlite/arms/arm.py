@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from lmlite.answers import Answers
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter
 from lmlite.states import StateStore

@@ -13,116 +13,21 @@ import numpy as np
 from lmlite.adapt.adaptation import Adaptation
 from lmlite.answers import NOT_KEPT, Answers
 from lmlite.arms.arm import Cost
-from lmlite.data.pack import Item, choice_item, class_item, mask_item
-from lmlite.data.tasks import Example, Task
-from lmlite.errors import UserError
-from lmlite.icl.encode import Encoded, encode, encode_pairs
-from lmlite.icl.plan import TREE_TOKENS, groups, tree_item
-from lmlite.icl.prompts import delimiter, prompt
+from lmlite.arms.items import encode_examples, fills_mask, planned
+from lmlite.data.pack import Item
+from lmlite.data.task import Example, Task
+from lmlite.icl.encode import Encoded
+from lmlite.icl.plan import TREE_TOKENS
 from lmlite.icl.readings import applies, read
 from lmlite.icl.score import score
 from lmlite.icl.write import write
 from lmlite.models.attention import Prefix
-from lmlite.models.config import DecoderConfig
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter
 from lmlite.tree import flatten
 
 Scorer = Callable[[Sequence[Item], Meter], list[np.ndarray]]
 Prompts = Callable[[Sequence[Example]], list[str]]
-
-
-def encode_examples(
-    lm: LM, task: Task, examples: Sequence[Example], contexts: Sequence[str] | None = None
-) -> list[Encoded]:
-    """The tokens of each example's prompt with its choices (or its target text alone).
-
-    contexts: whole prompts; by default those without demonstrations.
-    """
-    if contexts is None:
-        contexts = [prompt(lm, task, (), e.prompt) for e in examples]
-    between = delimiter(task)
-    continuations = [[between + text for text in (e.choices or (e.target,))] for e in examples]
-    if lm.config.cross or not lm.config.causal:
-        return encode_pairs(lm.text, contexts, continuations)
-    return encode(lm.text, contexts, continuations, special=not task.chat)
-
-
-def scored_items(lm: LM, encoded: Sequence[Encoded], prefix: int = 0) -> list[Item]:
-    """Items that score every choice; the first `prefix` tokens of each context are left out."""
-    if lm.head is not None:
-        return [_class(lm, e, range(len(e.choices))) for e in encoded]
-    return [_choice(lm, e, e.choices, prefix) for e in encoded]
-
-
-def training_items(lm: LM, encoded: Sequence[Encoded], targets: Sequence[int | str]) -> list[Item]:
-    """Items whose only target is the true answer."""
-    if lm.head is not None:
-        return [_class(lm, e, [t]) for e, t in zip(encoded, targets, strict=True)]
-    true = [t if isinstance(t, int) else 0 for t in targets]
-    return [_choice(lm, e, [e.choices[t]]) for e, t in zip(encoded, true, strict=True)]
-
-
-def fills_mask(lm: LM, examples: Sequence[Example]) -> bool:
-    """Whether the task is a pattern with a mask that this model fills: it needs no head."""
-    mask = lm.text.mask_token if getattr(lm.config, "masked_head", False) else None
-    return mask is not None and all(mask in e.prompt for e in examples)
-
-
-def _class(lm: LM, e: Encoded, classes: Sequence[int]) -> Item:
-    if lm.config.cross:
-        return class_item([lm.config.start_id], classes)._replace(source=_source(lm, e))
-    return class_item(_stood(lm, e), classes, lm.config.reads)
-
-
-def _choice(lm: LM, e: Encoded, choices: Sequence[Sequence[int]], prefix: int = 0) -> Item:
-    if lm.config.cross:
-        return choice_item([lm.config.start_id], choices)._replace(source=_source(lm, e))
-    if not lm.config.causal:
-        return _masked(lm, e, choices)
-    return choice_item(e.context[prefix:], choices, prefix)
-
-
-def _masked(lm: LM, e: Encoded, choices: Sequence[Sequence[int]]) -> Item:
-    """A pattern with one mask token, which the verbalizers' tokens fill: PET (Schick & Schuetze
-    2021, arXiv:2001.07676, section 3.1).
-
-    On the command line the pattern is the template and the verbalizers are the choices:
-
-        python -m experiments.compare --config=configs/compare.py:model=DIR,arms=zero-shot,lora-qv
-            --config.task.template="{text} It was [MASK]." --config.task.choices="('bad','good')"
-
-    Zero-shot is the untuned model; every tuning method then trains its masked-token scores instead
-    of a new head. With RoBERTa the mask is '<mask>'. A word that is several tokens is refused.
-    """
-    mask = lm.text.mask_id if getattr(lm.config, "masked_head", False) else None
-    if mask is None:
-        raise UserError(
-            f"a {lm.config.family} model without a masked-token head and a mask token answers by a "
-            "classification head only; use a 'tuned' arm"
-        )
-    if (masks := e.context.count(mask)) != 1:
-        raise UserError(
-            f"a prompt has {masks} masks; a {lm.config.family} model answers by filling one: give "
-            f"task.template one {lm.text.mask_token!r}"
-        )
-    if long := [choice for choice in choices if len(choice) != 1]:
-        raise UserError(
-            f"task.choices={lm.text.decode(long[0]).strip()!r} is {len(long[0])} tokens; a mask is "
-            "filled with one: choose words of one token each"
-        )
-    ids = _stood(lm, e)
-    return mask_item(ids, ids.index(mask), [choice[0] for choice in choices])
-
-
-def _source(lm: LM, e: Encoded) -> np.ndarray:
-    return np.asarray(_stood(lm, e), np.int32)
-
-
-def _stood(lm: LM, e: Encoded) -> list[int]:
-    """The context after the learned tokens that stand in every text of the model."""
-    first = lm.config.vocab_size
-    return [*range(first, first + lm.network.standing), *e.context]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +95,7 @@ class ModelPredictor:
         for shared in (True, False):
             chosen = [i for i, s in enumerate(shares) if s == shared]
             own = [encoded[i] for i in chosen]
-            trees, items = self._planned(own, P if shared else 0)
+            trees, items = planned(self.lm, own, self.tree_tokens, P if shared else 0)
             sums = self._sums(items, self.prefix if shared else None, meter)
             for tree, values in zip(trees, sums, strict=True):
                 ends = np.cumsum([len(own[j].choices) for j in tree])
@@ -203,18 +108,6 @@ class ModelPredictor:
             return self.scorer(items, meter) if items else []
         lm, limit = self.lm, self.lm.config.max_positions
         return score(lm.network, lm.params, items, limit, meter, prefix, kept=self.kept)
-
-    def _planned(self, encoded: Sequence[Encoded], skip: int) -> tuple[list[list[int]], list[Item]]:
-        """Which texts are computed together, and the item of each such group."""
-        lm = self.lm
-        if lm.head is not None or not isinstance(lm.config, DecoderConfig):
-            return [[i] for i in range(len(encoded))], scored_items(lm, encoded, skip)
-        own = [Encoded(e.context[skip:], e.choices) for e in encoded]
-        trees = groups(own, self.tree_tokens)
-        return trees, [self._item([own[i] for i in tree], skip) for tree in trees]
-
-    def _item(self, texts: Sequence[Encoded], skip: int) -> Item:
-        return tree_item(texts, skip) if len(texts) > 1 else choice_item(*texts[0], skip)
 
     def _fitted(self) -> Iterator[np.ndarray]:
         """What tells this fit's answers from those of another of the same run."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lmlite.arms.choices import ModelPredictor
 from lmlite.data.pack import Item
-from lmlite.data.tasks import Example
+from lmlite.data.task import Example
 from lmlite.errors import UserError
 from lmlite.icl.constrained import decoded, paths
 from lmlite.icl.encode import Encoded

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from lmlite.data.splits import sample
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.prompts import prompt
 from lmlite.icl.retrieve import embedded, nearest, spread_out

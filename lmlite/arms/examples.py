@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmlite.arms.choices import encode_examples, scored_items, training_items
+from lmlite.arms.items import encode_examples, scored_items, training_items
 from lmlite.data.augment import hook, inner, perturbed
 from lmlite.data.balance import SAMPLINGS, balanced_weights, resampled
 from lmlite.data.pack import Item
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded
 from lmlite.models.lm import LM

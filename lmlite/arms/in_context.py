@@ -8,11 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from lmlite.arms.arm import Cost, Labelled, Log
-from lmlite.arms.choices import ModelPredictor, encode_examples
+from lmlite.arms.choices import ModelPredictor
 from lmlite.arms.constrained import ConstrainedPredictor
 from lmlite.arms.demonstrations import CHOOSERS, ORDERS, Nearest, Same, arranged, chosen
+from lmlite.arms.items import encode_examples
 from lmlite.arms.worded import Worded, found_words, worded_data
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import encode_pairs, shared_prefix
 from lmlite.icl.plan import TREE_TOKENS

@@ -11,7 +11,7 @@ from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ModelPredictor
 from lmlite.arms.common_scores import CommonScores
 from lmlite.arms.tuned import Start, Tuned
-from lmlite.data.tasks import Task
+from lmlite.data.task import Task
 from lmlite.errors import UserError
 from lmlite.icl.plan import TREE_TOKENS
 from lmlite.joint import Member, answering, fit_jointly

@@ -8,17 +8,12 @@ from typing import ClassVar, NamedTuple
 from lmlite import tree
 from lmlite.adapt import Adaptation, Method, attach, attach_headed, randomly_headed
 from lmlite.arms.arm import Cost, Labelled, Log
-from lmlite.arms.choices import (
-    ModelPredictor,
-    encode_examples,
-    fills_mask,
-    scored_items,
-    training_items,
-)
+from lmlite.arms.choices import ModelPredictor
 from lmlite.arms.examples import Handling
 from lmlite.arms.fisher import squared_gradients
+from lmlite.arms.items import encode_examples, fills_mask, scored_items, training_items
 from lmlite.data.pack import Item
-from lmlite.data.tasks import Task
+from lmlite.data.task import Task
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter, stream
 from lmlite.train import Settings, Trained, fit

@@ -8,8 +8,9 @@ import numpy as np
 
 from lmlite.answers import Answers
 from lmlite.arms.arm import Cost, Labelled
-from lmlite.arms.choices import ModelPredictor, encode_examples, scored_items
-from lmlite.data.tasks import Example, Task
+from lmlite.arms.choices import ModelPredictor
+from lmlite.arms.items import encode_examples, scored_items
+from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded
 from lmlite.icl.label_words import find_words

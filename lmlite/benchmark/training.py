@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from lmlite import peft, tree
 from lmlite.adapt import Adaptation, attach
 from lmlite.adapt.lora import LoRA
-from lmlite.arms.choices import encode_examples, training_items
+from lmlite.arms.items import encode_examples, training_items
 from lmlite.compare import labelled
 from lmlite.data.epochs import Epochs
 from lmlite.data.pack import Item

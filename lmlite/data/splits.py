@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lmlite.errors import UserError
 
 if TYPE_CHECKING:
-    from lmlite.data.tasks import Example
+    from lmlite.data.task import Example
 
 
 def split_of(group: str, fractions: Sequence[tuple[str, float]], seed: int = 0) -> str:

@@ -1,105 +1,18 @@
-"""A task: prompts, the choices or text that should follow, and which split each item is in."""
+"""A task from its config: its prompts, what should follow them, and the split of each."""
 
 import dataclasses
-import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lmlite.config import nearest
-from lmlite.data.sources import Row, read
-from lmlite.data.splits import position, split_of
+from lmlite.data.examples import examples_of
+from lmlite.data.harness import load_yaml_task
+from lmlite.data.splits import split_of
+from lmlite.data.task import Example, Generation, Task, with_metrics
 from lmlite.errors import UserError
-from lmlite.metrics.measures import Choices, Likelihoods, Texts, named
 
-_DEFAULT_METRICS = {Choices: "accuracy", Texts: "chrf", Likelihoods: "bits_per_byte"}
 SPLITS = ("train", "dev", "test")
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How answers are written: see `lmlite.decode.generate`.
-
-    samples: texts an item. extract: a regex whose first group, in its last match, is the answer.
-    ignore: regexes of what is left out of it, and of the right one, before they are compared;
-    ignore_case: whether they are compared in lower case.
-    """
-
-    max_new_tokens: int = 0
-    stop: tuple[str, ...] = ()
-    temperature: float = 0.0
-    samples: int = 1
-    extract: str = ""
-    ignore: tuple[str, ...] = ()
-    ignore_case: bool = False
-
-
-@dataclass(frozen=True)
-class Example:
-    """One item. The model sees `prompt`, then the task's target delimiter, then an answer.
-
-    choices: the texts to choose among, () where the answer is generated. target: the index of the
-    right choice, or the text to generate. Items of one group are never in two splits. program: of
-    a task of code, what runs the tests once the answer stands before it.
-    """
-
-    id: str
-    prompt: str
-    choices: tuple[str, ...]
-    target: int | str
-    group: str
-    program: str = ""
-
-    @property
-    def answer(self) -> str:
-        """The text of the right answer."""
-        return self.choices[self.target] if self.choices else self.target
-
-
-@dataclass(frozen=True)
-class Task:
-    """Items by split. choices: those of every item, () where items have their own or none.
-
-    frame: the prompt with every column filled in with one text. premise: what of the prompt stands
-    after its last column. metrics: names of measures, the main one first. chat: prompts are
-    messages of the model's chat template. generation: of answers that are written, not scored.
-    answers_delimited: whether answers bring what stands before them, so that the target delimiter
-    is for demonstrations alone.
-    """
-
-    name: str
-    choices: tuple[str, ...]
-    train: tuple[Example, ...]
-    dev: tuple[Example, ...]
-    test: tuple[Example, ...]
-    fewshot_delimiter: str = "\n\n"
-    target_delimiter: str = " "
-    answers_delimited: bool = False
-    description: str = ""
-    frame: Callable[[str], str] = str
-    premise: str = ""
-    metrics: tuple[str, ...] = ("accuracy",)
-    chat: bool = False
-    generation: Generation = Generation()
-    run_code: bool = False
-
-    @property
-    def content_free(self) -> tuple[str, ...]:
-        """Prompts that say nothing, for contextual calibration (Zhao et al. 2021, section 5)."""
-        return tuple(self.frame(text) for text in CONTENT_FREE)
-
-    @property
-    def kind(self) -> type:
-        """What answers are: `Choices`, `Texts` written, or `Likelihoods` of given ones."""
-        if self.train[0].choices:
-            return Choices
-        return Texts if self.generation.max_new_tokens else Likelihoods
-
-
-CONTENT_FREE = ("N/A", "[MASK]", "")
 
 
 def load_task(config: Any) -> Task:
@@ -133,8 +46,6 @@ def load_task(config: Any) -> Task:
     of `split` and, where they are given, `metrics` itself: see `lmlite.data.harness.task`.
     """
     if config.source.startswith("yaml:"):
-        from lmlite.data.harness import load_yaml_task  # which makes a Task
-
         task = load_yaml_task(config.source.removeprefix("yaml:"), config.split)
         task = dataclasses.replace(task, chat=config.chat)
         return with_metrics(task, config.metrics or task.metrics)
@@ -142,12 +53,12 @@ def load_task(config: Any) -> Task:
     _check_choices(config)
     if isinstance(named["train"], str):
         splits = {
-            split: _examples(config, config.source.replace("{split}", name))
+            split: examples_of(config, config.source.replace("{split}", name))
             for split, name in named.items()
         }
     else:
         splits = {split: [] for split in SPLITS}
-        for example in _examples(config, config.source):
+        for example in examples_of(config, config.source):
             splits[split_of(example.group, config.split)].append(example)
     _check(config, splits)
     task = Task(
@@ -164,18 +75,6 @@ def load_task(config: Any) -> Task:
         run_code=config.run_code,
     )
     return with_metrics(task, config.metrics)
-
-
-def with_metrics(task: Task, names: Sequence[str]) -> Task:
-    """The task with its measures; () for the usual one. UserError for one that does not suit it."""
-    names = tuple(names) or (_DEFAULT_METRICS[task.kind],)
-    named(names, task.kind)
-    if any(name.startswith("pass@") for name in names) and not task.run_code:
-        raise UserError(
-            "task.metrics asks whether written programs pass their tests, which runs them on this "
-            "machine; set task.run_code=true to allow it"
-        )
-    return dataclasses.replace(task, metrics=names)
 
 
 def _splits(config: Any) -> dict[str, float | str]:
@@ -212,69 +111,6 @@ def _check_choices(config: Any) -> None:
         )
 
 
-def _examples(config: Any, source: str) -> list[Example]:
-    """The examples of one source, at most `config.limit` of them."""
-    rows = read(source)
-    ids = [str(_column(r, config.id, "id")) if config.id else str(i) for i, r in enumerate(rows)]
-    name, count = Counter(ids).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"task.id={config.id!r}: {count} rows of {source} share the id {name!r}")
-    pairs = zip(ids, rows, strict=True)
-    kept = [(name, row) for name, row in pairs if not _ignored(config, row)]
-    if config.limit:
-        kept.sort(key=lambda item: position("limit", 0, item[0]))
-        kept = kept[: config.limit]
-    examples = [_example(config, name, row) for name, row in kept]
-    if not config.chunk:
-        return examples
-    return [part for example in examples for part in _chunks(example, config.chunk)]
-
-
-def _chunks(example: Example, size: int) -> Iterator[Example]:
-    """The example with its answer cut at line breaks into parts of at least `size` characters."""
-    parts, text = [], ""
-    for line in str(example.target).splitlines(keepends=True):
-        text += line
-        if len(text) >= size:
-            parts.append(text)
-            text = ""
-    for i, part in enumerate([*parts, *([text] if text.strip() else [])]):
-        yield dataclasses.replace(example, id=f"{example.id}-{i}", target=part)
-
-
-def _ignored(config: Any, row: Row) -> bool:
-    return str(_column(row, config.label, "label")) in map(str, config.ignore_labels)
-
-
-def _example(config: Any, name: str, row: Row) -> Example:
-    choices = tuple(config.choices)
-    if config.choices_columns:
-        choices = tuple(str(_column(row, c, "choices_columns")) for c in config.choices_columns)
-    return Example(
-        id=name,
-        prompt=_render(config.template, row),
-        choices=choices,
-        target=_target(config, name, row, len(choices)),
-        group=str(_column(row, config.group, "group")) if config.group else name,
-        program=_program(config, row) if config.tests else "",
-    )
-
-
-def _program(config: Any, row: Row) -> str:
-    tests, function = _column(row, config.tests, "tests"), _column(row, config.entry_point, "tests")
-    return f"\n\n{tests}\n\ncheck({function})\n"
-
-
-def _render(template: str, row: Row) -> str:
-    try:
-        for _, field, _, _ in string.Formatter().parse(template):
-            if field is not None:
-                _column(row, re.split(r"[.\[]", field)[0], "template")
-        return template.format(**row)
-    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise UserError(f"task.template={template!r} cannot be filled in: {error}") from error
-
-
 def _framed(template: str, text: str) -> str:
     parts = string.Formatter().parse(template)
     return "".join(fixed + ("" if field is None else text) for fixed, field, _, _ in parts)
@@ -284,37 +120,6 @@ def _premise(template: str) -> str:
     """The fixed text after the last column."""
     *_, (fixed, field, _, _) = [("", None, "", ""), *string.Formatter().parse(template)]
     return fixed if field is None else ""
-
-
-def _target(config: Any, name: str, row: Row, choices: int) -> int | str:
-    """The index of the row's label, or its text where the task lists neither labels nor choices."""
-    value = str(_column(row, config.label, "label"))
-    labels = [str(label) for label in config.labels]
-    if labels:
-        if value not in labels:
-            raise UserError(
-                f"label {value!r} of row {name} (column {config.label!r}) is not in task.labels: "
-                f"{', '.join(labels)}; add it, or list it in task.ignore_labels"
-            )
-        return labels.index(value)
-    if not choices:
-        return value
-    if not value.isdecimal() or int(value) >= choices:
-        raise UserError(
-            f"label {value!r} of row {name} (column {config.label!r}) is no position of a choice, "
-            f"0 to {choices - 1}; list its values in task.labels"
-        )
-    return int(value)
-
-
-def _column(row: Row, column: str, field: str) -> Any:
-    if column not in row:
-        near = nearest(column, row)
-        raise UserError(
-            f"task.{field}: there is no column {column!r}; the nearest is {near!r} "
-            f"of {', '.join(map(str, row))}"
-        )
-    return row[column]
 
 
 def _check(config: Any, splits: dict[str, list[Example]]) -> None:

@@ -12,12 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlite.arms.choices import scored_items
-from lmlite.data.pack import Item, choice_item
+from lmlite.arms.items import planned
+from lmlite.data.pack import Item
 from lmlite.icl.encode import Encoded
-from lmlite.icl.plan import groups, tree_item
 from lmlite.icl.score import READOUT_ROWS, batch_states, summed
-from lmlite.models.config import DecoderConfig
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter, Program
 
@@ -50,7 +48,7 @@ def score(lm: LM, requests: Sequence[Request], most: int, context: int) -> list[
 def _values(lm: LM, encoded: Sequence[Encoded], most: int, context: int) -> list[np.ndarray]:
     """float64[2, C] of each: log-probabilities, and tokens that greedy decoding passes by."""
     meter = Meter()
-    trees, items = _planned(lm, encoded, most)
+    trees, items = planned(lm, encoded, most)
     found: list[np.ndarray] = [np.empty(0)] * len(encoded)
     for chosen in _alike(items):
         sums = summed(
@@ -63,17 +61,6 @@ def _values(lm: LM, encoded: Sequence[Encoded], most: int, context: int) -> list
             for i, part in zip(trees[t], np.split(values, ends[:-1], axis=-1), strict=True):
                 found[i] = part
     return found
-
-
-def _planned(lm: LM, encoded: Sequence[Encoded], most: int) -> tuple[list[list[int]], list[Item]]:
-    """Which texts are computed together, and the item of each such group."""
-    if not isinstance(lm.config, DecoderConfig):
-        return [[i] for i in range(len(encoded))], scored_items(lm, encoded)
-    trees = groups(encoded, most)
-    return trees, [
-        tree_item([encoded[i] for i in tree]) if len(tree) > 1 else choice_item(*encoded[tree[0]])
-        for tree in trees
-    ]
 
 
 def _alike(items: Sequence[Item]) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lmlite.data.tasks import Example, Task
+from lmlite.data.task import Example, Task
 from lmlite.models.lm import LM
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmlite.answers import Answers
-from lmlite.data.tasks import Generation
+from lmlite.data.task import Generation
 from lmlite.decode import generate
 from lmlite.decode.prompts import batches, check_length
 from lmlite.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlite.data.harness.file import Fields
-from lmlite.data.tasks import Generation
+from lmlite.data.task import Generation
 from lmlite.errors import UserError
 from lmlite.metrics.measures import MEASURES
 

@@ -23,7 +23,7 @@ from lmlite.data.harness.fields import Templates
 from lmlite.data.harness.file import Fields, read_fields
 from lmlite.data.harness.rows import Numbered, rows_of
 from lmlite.data.sources import Row
-from lmlite.data.tasks import Example, Generation, Task, with_metrics
+from lmlite.data.task import Example, Generation, Task, with_metrics
 from lmlite.errors import UserError
 
 OUTPUTS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")

@@ -1,0 +1,108 @@
+"""The rows of a source as the examples of a task."""
+
+import dataclasses
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from lmlite.config import nearest
+from lmlite.data.sources import Row, read
+from lmlite.data.splits import position
+from lmlite.data.task import Example
+from lmlite.errors import UserError
+
+
+def examples_of(config: Any, source: str) -> list[Example]:
+    """The examples of one source, at most `config.limit` of them."""
+    rows = read(source)
+    ids = [str(_column(r, config.id, "id")) if config.id else str(i) for i, r in enumerate(rows)]
+    name, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"task.id={config.id!r}: {count} rows of {source} share the id {name!r}")
+    pairs = zip(ids, rows, strict=True)
+    kept = [(name, row) for name, row in pairs if not _ignored(config, row)]
+    if config.limit:
+        kept.sort(key=lambda item: position("limit", 0, item[0]))
+        kept = kept[: config.limit]
+    examples = [_example(config, name, row) for name, row in kept]
+    if not config.chunk:
+        return examples
+    return [part for example in examples for part in _chunks(example, config.chunk)]
+
+
+def _chunks(example: Example, size: int) -> Iterator[Example]:
+    """The example with its answer cut at line breaks into parts of at least `size` characters."""
+    parts, text = [], ""
+    for line in str(example.target).splitlines(keepends=True):
+        text += line
+        if len(text) >= size:
+            parts.append(text)
+            text = ""
+    for i, part in enumerate([*parts, *([text] if text.strip() else [])]):
+        yield dataclasses.replace(example, id=f"{example.id}-{i}", target=part)
+
+
+def _ignored(config: Any, row: Row) -> bool:
+    return str(_column(row, config.label, "label")) in map(str, config.ignore_labels)
+
+
+def _example(config: Any, name: str, row: Row) -> Example:
+    choices = tuple(config.choices)
+    if config.choices_columns:
+        choices = tuple(str(_column(row, c, "choices_columns")) for c in config.choices_columns)
+    return Example(
+        id=name,
+        prompt=_render(config.template, row),
+        choices=choices,
+        target=_target(config, name, row, len(choices)),
+        group=str(_column(row, config.group, "group")) if config.group else name,
+        program=_program(config, row) if config.tests else "",
+    )
+
+
+def _program(config: Any, row: Row) -> str:
+    tests, function = _column(row, config.tests, "tests"), _column(row, config.entry_point, "tests")
+    return f"\n\n{tests}\n\ncheck({function})\n"
+
+
+def _render(template: str, row: Row) -> str:
+    try:
+        for _, field, _, _ in string.Formatter().parse(template):
+            if field is not None:
+                _column(row, re.split(r"[.\[]", field)[0], "template")
+        return template.format(**row)
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise UserError(f"task.template={template!r} cannot be filled in: {error}") from error
+
+
+def _target(config: Any, name: str, row: Row, choices: int) -> int | str:
+    """The index of the row's label, or its text where the task lists neither labels nor choices."""
+    value = str(_column(row, config.label, "label"))
+    labels = [str(label) for label in config.labels]
+    if labels:
+        if value not in labels:
+            raise UserError(
+                f"label {value!r} of row {name} (column {config.label!r}) is not in task.labels: "
+                f"{', '.join(labels)}; add it, or list it in task.ignore_labels"
+            )
+        return labels.index(value)
+    if not choices:
+        return value
+    if not value.isdecimal() or int(value) >= choices:
+        raise UserError(
+            f"label {value!r} of row {name} (column {config.label!r}) is no position of a choice, "
+            f"0 to {choices - 1}; list its values in task.labels"
+        )
+    return int(value)
+
+
+def _column(row: Row, column: str, field: str) -> Any:
+    if column not in row:
+        near = nearest(column, row)
+        raise UserError(
+            f"task.{field}: there is no column {column!r}; the nearest is {near!r} "
+            f"of {', '.join(map(str, row))}"
+        )
+    return row[column]
