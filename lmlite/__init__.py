@@ -1,7 +1,7 @@
 """Adapting pretrained language models cheaply: in-context learning or light tuning, compared.
 
-    lm = lmlite.load("package:smollm2-135m-instruct")
-    lm.logits(token_ids)
+lm = lmlite.load("package:smollm2-135m-instruct")
+lm.logits(token_ids)
 """
 
 __version__ = "0.1.0"

@@ -21,7 +21,7 @@ from lmlite.data.epochs import JointEpochs
 from lmlite.data.pack import Item
 from lmlite.errors import UserError
 from lmlite.joint_score import Constants, Scorer, whole
-from lmlite.models.lm import Network
+from lmlite.models.network import Network
 from lmlite.run import Run, State, Trained
 from lmlite.runtime import Meter, Program
 from lmlite.stacking import shared, stack, unstack

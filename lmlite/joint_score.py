@@ -13,7 +13,7 @@ import numpy as np
 from lmlite import tree
 from lmlite.data.pack import BATCH_TOKENS, Batch, Item
 from lmlite.icl.score import batch_logprobs, summed
-from lmlite.models.lm import Network
+from lmlite.models.network import Network
 from lmlite.runtime import Meter, Program
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from lmlite import tree
 from lmlite.data.pack import BATCH_TOKENS, Batch, Item, pack, row_length
-from lmlite.models.lm import LM, Network
+from lmlite.models.lm import LM
+from lmlite.models.network import Network
 from lmlite.models.tokens import Tokens
 from lmlite.runtime import Meter, Program
 from lmlite.tree import FROZEN

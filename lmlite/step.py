@@ -10,7 +10,7 @@ import optax
 from lmlite import tree
 from lmlite.errors import UserError
 from lmlite.icl.score import batch_logprobs
-from lmlite.models.lm import Network
+from lmlite.models.network import Network
 from lmlite.models.remat import checkpointed
 from lmlite.optim import Rule
 from lmlite.runtime import Program

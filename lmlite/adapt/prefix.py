@@ -14,7 +14,7 @@ from lmlite.adapt.prompt import STARTS, starting_ids
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
 from lmlite.models.layers import uniform_fan_in
-from lmlite.models.lm import Network
+from lmlite.models.network import Network
 from lmlite.models.virtual import Virtual
 from lmlite.runtime import fold_name
 

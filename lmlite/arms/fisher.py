@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from lmlite import tree
 from lmlite.data.pack import Batch, Item, pack, row_length
 from lmlite.icl.score import batch_logprobs
-from lmlite.models.lm import LM, Network
+from lmlite.models.lm import LM
+from lmlite.models.network import Network
 from lmlite.runtime import Meter, Program
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from lmlite.models.build import empty_cache
 from lmlite.models.decoder import Cache
-from lmlite.models.lm import Network
+from lmlite.models.network import Network
 from lmlite.models.tokens import Tokens
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from lmlite.data.pack import BATCH_TOKENS, Batch, Item, pack, row_length
 from lmlite.errors import UserError
 from lmlite.icl.score import batch_states
-from lmlite.models.lm import LM, Network
+from lmlite.models.lm import LM
+from lmlite.models.network import Network
 from lmlite.models.tokenizer import Tokenizer
 from lmlite.runtime import Meter, Program
 

@@ -14,7 +14,7 @@ from lmlite.data.pack import BATCH_TOKENS, Batch, Item, pack, row_length
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
 from lmlite.models.blocks import Memory
-from lmlite.models.lm import Network
+from lmlite.models.network import Network
 from lmlite.models.tokens import Tokens
 from lmlite.runtime import Meter, Program
 

@@ -9,7 +9,7 @@ import functools
 
 import jax
 
-from lmlite.models.lm import Network
+from lmlite.models.network import Network
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lmlite.models.lm import Network
+from lmlite.models.network import Network
 from lmlite.models.tokens import Tokens
 from lmlite.pretrain.corpus import Stream
 from lmlite.pretrain.objectives import Inputs, Objective, Rows

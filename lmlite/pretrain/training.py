@@ -15,7 +15,8 @@ import numpy as np
 
 from lmlite import loop, tree
 from lmlite.errors import UserError
-from lmlite.models.lm import LM, Network
+from lmlite.models.lm import LM
+from lmlite.models.network import Network
 from lmlite.optim import Optimizer, Rule
 from lmlite.pretrain.corpus import Stream
 from lmlite.pretrain.loss import TRAIN, held_out_loss, token_losses

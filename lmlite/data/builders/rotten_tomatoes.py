@@ -36,9 +36,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 text = row["text"].strip()
                 if row["category"] != "plot" and text not in seen:
                     seen.add(text)
-                    yield number, {
-                        "id": str(number),
-                        "text": text,
-                        "category": row["category"],
-                        "movie_name": row["movie_name"],
-                    }
+                    yield (
+                        number,
+                        {
+                            "id": str(number),
+                            "text": text,
+                            "category": row["category"],
+                            "movie_name": row["movie_name"],
+                        },
+                    )

@@ -43,9 +43,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 number, score, text = line.strip().split("\t")
                 if text not in seen:
                     seen.add(text)
-                    yield number, {
-                        "id": number,
-                        "text": text,
-                        "score": float(score),
-                        "sentiment": 1 + int(np.sign(float(score))),
-                    }
+                    yield (
+                        number,
+                        {
+                            "id": number,
+                            "text": text,
+                            "score": float(score),
+                            "sentiment": 1 + int(np.sign(float(score))),
+                        },
+                    )
