@@ -80,8 +80,9 @@ def write_config(workdir: Path, config: ConfigDict) -> None:
 
     It holds `config`, the fields of `run_record`, and under `earlier` the same fields of the starts
     that this one resumes, with the `config` of those that had less. A run may be resumed with more
-    than it had: arms beside its own, and seeds and draws after its own. Raises UserError if the
-    workdir can't be written, or holds a run of a config that differs in anything else.
+    than it had: arms beside its own, and seeds and draws after its own; one that left nothing but
+    its config (a wrong column, say) may be started with any other. Raises UserError if the workdir
+    can't be written, or holds a run of a config that differs in anything else.
     """
     path, now = workdir / CONFIG, to_json(config)
     try:
@@ -97,6 +98,9 @@ def write_config(workdir: Path, config: ConfigDict) -> None:
 def _earlier(path: Path, now: dict) -> list[dict]:
     """The starts that config.json has on record; UserError if `now` does not go on from them."""
     before = read_config(path.parent)
+    files = (other for other in path.parent.rglob("*") if other.is_file())
+    if all(other.name == CONFIG for other in files):
+        return []  # it failed before it left anything
     config, earlier = before.pop("config"), before.pop("earlier")
     new, old = leaves(now), leaves(_grown(config, now))
     for name in new | old:

@@ -32,6 +32,7 @@ def main(config, workdir):
         raise KeyboardInterrupt
     if config.mode == "bug":
         raise AssertionError
+    (workdir / "results.jsonl").write_text("")
     print(f"{workdir.name}: {config.model} {config.sizes.hidden}")
 
 

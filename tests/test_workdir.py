@@ -108,6 +108,7 @@ def test_a_run_record_tells_the_commit_and_whether_it_has_changes(tmp_path, monk
 
 def test_a_run_may_be_resumed_with_more_arms_seeds_and_draws(tmp_path):
     more = CONFIG | {"arms": MORE, "seeds": (0, 1, 7), "draws": (0, 4)}
+    write_text(tmp_path / "results.jsonl", "{}")
     for config in (CONFIG, CONFIG, more, more):
         write_config(tmp_path, ConfigDict(config))
     record = read_config(tmp_path)
@@ -133,7 +134,24 @@ def test_a_run_may_be_resumed_with_more_arms_seeds_and_draws(tmp_path):
 )
 def test_what_it_had_must_stay(tmp_path, change, told):
     write_config(tmp_path, ConfigDict(CONFIG))
+    write_text(tmp_path / "checkpoints" / "1", "")
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(UserError, match=f"config.{told}.*name another --workdir"):
         write_config(tmp_path, ConfigDict(CONFIG | change))
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_run_that_left_nothing_but_its_config_may_be_changed(tmp_path):
+    mended = CONFIG | {"task": {"source": "csv:b"}}
+    for config in (CONFIG, mended):
+        write_config(tmp_path / "one", ConfigDict(config))  # as a study does for its points
+        write_config(tmp_path, ConfigDict(config))
+    assert read_config(tmp_path)["config"]["task"] == mended["task"]
+    assert read_config(tmp_path)["earlier"] == []
+
+
+def test_a_config_that_is_not_a_run_is_left_alone(tmp_path):
+    write_text(tmp_path / "config.json", "{}")
+    with pytest.raises(UserError, match="is not a run's config.json; name another --workdir"):
+        write_config(tmp_path, ConfigDict(CONFIG))
+    assert (tmp_path / "config.json").read_text() == "{}"
