@@ -20,6 +20,7 @@ from lmlite.models.config import EncDecConfig
 from lmlite.models.lm import LM
 from lmlite.models.tokens import Tokens
 from lmlite.models.virtual import Virtual
+from lmlite.runtime import Meter
 from tests.tiny_lm import byte_tokenizer, tiny_lm, write_model
 
 REFERENCE = json.loads((Path(__file__).parent / "references" / "generate_smollm2.json").read_text())
@@ -69,9 +70,10 @@ def test_cached_logits_of_a_ragged_batch_equal_the_full_forward(family):
     encoded = prompts.encode(lm, RAGGED, chat=False)
     script = np.random.default_rng(0).integers(0, 256, (len(encoded), 12))
     search = Recorder(jnp.asarray(script, jnp.int32), {})
-    run = loop.begin(lm.network, 12, lm.params, search, *prompts.pad(encoded))
-    run = loop.advance(lm.network, lm.params, search, run, jnp.int32(5))
-    cached = np.asarray(loop.advance(lm.network, lm.params, search, run, jnp.int32(12)).search)
+    run = loop.begin(Meter(), lm.network, 12, lm.params, search, *prompts.pad(encoded))
+    for step in (5, 12):
+        run = loop.advance(Meter(), lm.network, lm.params, search, run, jnp.int32(step))
+    cached = np.asarray(run.search)
     for ids, written, logits in zip(encoded, script, cached, strict=True):
         whole = np.asarray(lm.logits([[*ids, *written[:-1]]]))[0, len(ids) - 1 :]
         np.testing.assert_allclose(logits, whole, atol=1e-5 * np.abs(whole).max())
@@ -277,16 +279,15 @@ def test_a_transcript_shows_only_what_is_final():
 
 
 def test_nothing_compiles_when_only_length_or_numbers_change(lm):
-    def programs():
-        return loop.begin._cache_size(), loop.advance._cache_size()
+    def compiling(prompts, **options):
+        meter = Meter()
+        generate(lm, prompts, max_new_tokens=60, top_k=5, stop="~", meter=meter, **options)
+        return meter.compile_seconds
 
-    options = dict(top_k=5, stop="~")
-    generate(lm, ["x" * 17, "y" * 20], max_new_tokens=20, temperature=0.5, **options)
-    before = programs()
-    generate(lm, ["x" * 32, "y" * 9], max_new_tokens=60, temperature=0.7, seed=1, **options)
-    assert programs() == before
-    generate(lm, ["x" * 33, "y" * 9], max_new_tokens=60, temperature=0.7, **options)
-    assert programs() > before
+    assert compiling(["x" * 17, "y" * 20], temperature=0.5) > 0
+    assert compiling(["x" * 32, "y" * 9], temperature=0.7, seed=1) == 0
+    assert compiling(["x" * 33, "y" * 9], temperature=0.7) > 0
+    assert compiling(["x" * n for n in (33, 40, 45, 50, 60)], temperature=0.7, batch_size=2) == 0
 
 
 def test_chat_wraps_each_prompt():

@@ -177,6 +177,11 @@ def test_answers_are_written_behind_prefilled_demonstrations(lm):
     asked = pool[6:]
     whole = lm.generate(predictor.prompts(asked), max_new_tokens=6, stop=("\n",))
     assert predictor.write(asked, Meter()) == [[text] for text in whole]
+    longer = InContext(4, readings=()).fit(lm, task, Labelled(pool[:6], ()), 1, Log())
+    meter = Meter()
+    assert len(longer.prefix_ids) > len(predictor.prefix_ids)
+    whole = lm.generate(longer.prompts(asked), max_new_tokens=6, stop=("\n",))
+    assert longer.write(asked, meter) == [[text] for text in whole] and meter.compile_seconds == 0
 
 
 def test_votes_and_extraction():

@@ -10,7 +10,7 @@ import numpy as np
 from lmlite import runtime
 from lmlite.decode import loop
 from lmlite.decode.beams import Beams
-from lmlite.decode.prompts import batches, check_length, encode, pad
+from lmlite.decode.prompts import batches, check_length, encode, filled, pad
 from lmlite.decode.sampling import Sampler, rule
 from lmlite.decode.transcript import Transcript
 from lmlite.errors import UserError
@@ -52,6 +52,7 @@ def generate(
     stream: Callable[[int, str], None] | None = None,
     batch_size: int = 16,
     numbers: Sequence[int] | None = None,
+    meter: runtime.Meter | None = None,
 ) -> list[Generation]:
     """The continuation of every prompt (texts, or token ids), in their order.
 
@@ -64,7 +65,8 @@ def generate(
     is called with (index of the prompt, piece of text) as soon as text is final.
 
     Draws depend on `seed`, the prompt's number and the step, not on the batch. `numbers`: of the
-    prompts, their places by default; a call for some of them then draws as one for all.
+    prompts, their places by default; a call for some of them then draws as one for all. `meter`
+    is told the seconds of compiling.
     Raises UserError for settings out of range or at odds, an empty prompt, or one too long.
     """
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -90,22 +92,24 @@ def generate(
         return Sampler(settings, fold(runtime.stream(seed, "generate"), own), eos)
 
     texts = [transcript(i) for i in range(len(encoded))]
+    meter, size = meter or runtime.Meter(), min(batch_size, len(encoded))
     for indices in batches(encoded, batch_size):
-        rows = [encoded[i] for i in indices]
-        _run(lm, rows, search(indices), [texts[i] for i in indices], max_new_tokens)
+        full = filled(indices, size)
+        rows, own = [encoded[i] for i in full], [texts[i] for i in indices]
+        _run(lm, rows, search(full), own, max_new_tokens, meter)
     return [Generation(p, t.ids, t.text) for p, t in zip(encoded, texts, strict=True)]
 
 
-def _run(lm: LM, prompts, search, texts: list[Transcript], limit: int) -> None:
-    """Generates one batch into its transcripts."""
-    room = -(-limit // _ROOM) * _ROOM
-    run = loop.begin(lm.network, room, lm.params, search, *pad(prompts))
+def _run(lm: LM, prompts, search, texts: list[Transcript], limit: int, meter) -> None:
+    """Generates one batch into its transcripts; of prompts beyond these nothing is wanted."""
+    room, surplus = -(-limit // _ROOM) * _ROOM, [True] * (len(prompts) - len(texts))
+    run = loop.begin(meter, lm.network, room, lm.params, search, *pad(prompts))
     for step in (*range(1, limit, _CHUNK), limit):
         if step > 1:
-            run = loop.advance(lm.network, lm.params, search, run, jnp.int32(step))
-        for text, ids in zip(texts, search.settled(run.search, step), strict=True):
+            run = loop.advance(meter, lm.network, lm.params, search, run, jnp.int32(step))
+        for text, ids in zip(texts, search.settled(run.search, step), strict=False):
             text.update(ids)
-        stopped = search.stop(run.search, np.array([text.done for text in texts]))
+        stopped = search.stop(run.search, np.array([text.done for text in texts] + surplus))
         run = run._replace(search=stopped)
         if not search.open(stopped):
             break

@@ -9,7 +9,6 @@ the slots after; positions, not slots, tell the model where a token stands. An e
 the prompt with its encoder, and its decoder starts from one token.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from lmlite.models.build import empty_cache
 from lmlite.models.decoder import Cache
 from lmlite.models.network import Network
 from lmlite.models.tokens import Tokens
+from lmlite.runtime import Program
 
 
 class Run(NamedTuple):
@@ -34,8 +34,7 @@ class Run(NamedTuple):
     search: Any
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def begin(network: Network, room: int, params, search, ids: jax.Array, length: jax.Array) -> Run:
+def _begin(network: Network, room: int, params, search, ids: jax.Array, length: jax.Array) -> Run:
     """Reads prompts ids int32[B, T] of length int32[B] (right-padded) and chooses a token a row.
 
     room: slots for new tokens. Logits are made at each prompt's last token only.
@@ -61,8 +60,7 @@ def begin(network: Network, room: int, params, search, ids: jax.Array, length: j
     return _extended(Run(cache, length, length - 1, jnp.int32(0), state), search, logits)
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def advance(network: Network, params, search, run: Run, until: jax.Array) -> Run:
+def _advance(network: Network, params, search, run: Run, until: jax.Array) -> Run:
     """Goes on to `until` tokens a row, or until the search wants no more. `run` is used up."""
     prefix = network.own_prefix(params)
 
@@ -78,10 +76,13 @@ def advance(network: Network, params, search, run: Run, until: jax.Array) -> Run
     return jax.lax.while_loop(more, body, run)
 
 
+begin = Program(_begin, static=2)
+advance = Program(_advance, static=1, donate=(3,))
+
+
 def _states(network: Network, prefix, params, ids, tokens, cache) -> tuple[jax.Array, Cache]:
     """States [R, T, D] of new tokens after what the cache holds, and the cache with them."""
-    before = network.virtual.length if prefix else 0
-    tokens = tokens._replace(position=tokens.position + before)
+    tokens = tokens._replace(position=tokens.position + network.ahead(params))
     return network.apply(params, "decode", ids, tokens, cache, prefix)
 
 

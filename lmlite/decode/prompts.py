@@ -61,6 +61,11 @@ def batches(prompts: list[list[int]], size: int) -> list[list[int]]:
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
+def filled(rows: list[int], size: int) -> list[int]:
+    """A batch with its last prompt repeated: a last batch that is smaller is another program."""
+    return rows + rows[-1:] * (size - len(rows))
+
+
 def pad(prompts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     """ids int32[B, T], padded on the right, and lengths int32[B]; T is a power of two from 8."""
     lengths = np.array([len(ids) for ids in prompts], np.int32)

@@ -9,12 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lmlite.answers import Answers
 from lmlite.data.task import Generation
 from lmlite.decode import generate
-from lmlite.decode.prompts import batches, check_length
+from lmlite.decode.prompts import batches, check_length, filled
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded
 from lmlite.models.attention import Prefix
@@ -74,15 +76,17 @@ def _texts(
         temperature=generation.temperature,
         batch_size=_ROWS,
     )
-    found = [""] * len(prompts)
-    for rows in batches(prompts, _ROWS):
-        own = [prompts[i] for i in rows]
+    found, size = [""] * len(prompts), min(_ROWS, len(prompts))
+    for rows in batches(prompts, size):
+        full = filled(rows, size)
+        own = [prompts[i] for i in full]
 
-        def made(own=own, rows=rows) -> np.ndarray:
-            return _array([one.text for one in generate(lm, own, numbers=rows, **options)])
+        def made(own=own, full=full) -> np.ndarray:
+            written = generate(lm, own, numbers=full, meter=meter, **options)
+            return _array([one.text for one in written])
 
-        asked = _array([repr(options), skip, rows, own])
-        for i, text in zip(rows, _value(kept.of([asked], made, meter)), strict=True):
+        asked = _array([repr(options), skip, full, own])
+        for i, text in zip(full, _value(kept.of([asked], made, meter)), strict=True):
             found[i] = text
     return found
 
@@ -137,8 +141,13 @@ def _behind(lm: LM, prefix: tuple[Prefix, ...], length: int) -> LM:
         raise UserError("a model with learned virtual tokens takes no demonstrations; use 0 shots")
     params = {**lm.params, _PREFIX: prefix}
     config = dataclasses.replace(lm.config, max_positions=lm.config.max_positions - length)
-    return dataclasses.replace(lm, params=params, config=config, virtual=Virtual(length, _stored))
+    virtual = Virtual(len(prefix[0].valid), _stored, used=_length)
+    return dataclasses.replace(lm, params=params, config=config, virtual=virtual)
 
 
 def _stored(network, params) -> tuple[Prefix, ...]:
     return params[_PREFIX]
+
+
+def _length(params) -> jax.Array:
+    return params[_PREFIX][0].valid.sum(dtype=jnp.int32)

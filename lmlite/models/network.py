@@ -58,13 +58,17 @@ class Network:
         """How many learned tokens stand in every text: ids from V on, which callers put there."""
         return self.virtual.standing(self.module.config) if self.virtual else 0
 
+    def ahead(self, params) -> int | jax.Array:
+        """How many learned tokens are before every input beside those that stand in it."""
+        return self.virtual.count(params) - self.standing if self.virtual else 0
+
     def stood(self, ids: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """ids int[B, T] and mask bool[B, T] with the learned tokens that stand in every text."""
         return stood(ids, mask, self.standing, self.module.config)
 
     def bottom(self, params, ids: jax.Array, tokens: Tokens, rngs=None) -> jax.Array:
         """Embeddings [B, T, D] of ids int[B, T]."""
-        return self.apply(params, "bottom", ids, self._placed(tokens), rngs=rngs)
+        return self.apply(params, "bottom", ids, self._placed(params, tokens), rngs=rngs)
 
     def trunk(
         self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None
@@ -95,17 +99,17 @@ class Network:
     def prefixes(self, params, x: jax.Array, tokens: Tokens, memory=None) -> tuple[Prefix, ...]:
         """The L prefixes of one row of states [1, P, D] entering layer 0."""
         _, layers = self._run(params, x, tokens, memory=memory)
-        return self.module.prefixes(layers, self._placed(tokens))
+        return self.module.prefixes(layers, self._placed(params, tokens))
 
     def decode(self, params, ids: jax.Array, tokens: Tokens, cache):
         """States [B, T, D] of new tokens ids int[B, T], and the cache with them written."""
-        placed = self._placed(tokens)
+        placed = self._placed(params, tokens)
         return self.apply(params, "decode", ids, placed, cache, self.own_prefix(params))
 
     def _run(self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None):
         prefix = self.joined_prefix(params, prefix)
         kwargs = dict(prefix=prefix, start=start, stop=stop, memory=memory)
-        return self.apply(params, "trunk", x, self._placed(tokens), rngs=rngs, **kwargs)
+        return self.apply(params, "trunk", x, self._placed(params, tokens), rngs=rngs, **kwargs)
 
     def joined_prefix(self, params, prefix: tuple[Prefix, ...] | None):
         """The learned tokens' L prefixes with `prefix` after them; None where there is neither."""
@@ -120,6 +124,5 @@ class Network:
             return None
         return self.virtual.prefixes(dataclasses.replace(self, virtual=None), params)
 
-    def _placed(self, tokens: Tokens) -> Tokens:
-        shift = self.virtual.length - self.standing if self.virtual else 0
-        return tokens._replace(position=tokens.position + shift)
+    def _placed(self, params, tokens: Tokens) -> Tokens:
+        return tokens._replace(position=tokens.position + self.ahead(params))

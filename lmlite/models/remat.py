@@ -26,7 +26,7 @@ class CheckpointedNetwork(Network):
         """See `Network.trunk`."""
         # Learned tokens first, or every block would make them anew; then a network without them.
         prefix = self.joined_prefix(params, prefix)
-        plain, placed = Network(self.module, self.hooks), self._placed(tokens)
+        plain, placed = Network(self.module, self.hooks), self._placed(params, tokens)
         for i in range(start, self.module.config.layers if stop is None else stop):
             x = _block(plain, i, params, x, (placed, prefix, rngs, memory))
         return x

@@ -25,13 +25,18 @@ class Virtual:
     """Learned tokens that stand before every input, in positions 0 .. length - 1.
 
     prefixes: (the network without them, params) -> their L prefixes. embeddings: params -> [P, D],
-    what they enter the first layer as, where they are learned as embeddings. Both are hashable, as
-    `Network` is.
+    what they enter the first layer as, where they are learned as embeddings. used: params -> how
+    many there are, where the rest of `length` is padding. All are hashable, as `Network` is.
     """
 
     length: int
     prefixes: Callable[..., tuple[Prefix, ...]]
     embeddings: Callable[[Any], jax.Array] | None = None
+    used: Callable[[Any], jax.Array] | None = None
+
+    def count(self, params: Any) -> int | jax.Array:
+        """The positions that they take."""
+        return self.used(params) if self.used else self.length
 
     def standing(self, config: ModelConfig) -> int:
         """How many of them stand in every text (of an encoder-decoder, in every source)."""
