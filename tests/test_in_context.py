@@ -50,6 +50,16 @@ def shown(e: Example) -> str:
     return f"{e.prompt} {e.answer};"
 
 
+def test_every_query_shares_the_demonstrations_where_the_first_two_begin_alike(lm):
+    alike = tuple(e for e in POOL if e.prompt.startswith("x"))
+    data = Labelled(alike + tuple(e for e in POOL if e not in alike), ())
+    predictor = InContext(2, readings=()).fit(lm, TASK, data, 0, Log())
+    texts = predictor.prompts(TEST)
+    assert all(tuple(lm.text.encode(text))[: len(predictor.prefix_ids)] == predictor.prefix_ids
+               for text in texts)  # fmt: skip
+    assert len(predictor.prefix_ids) > 10
+
+
 @pytest.mark.parametrize("choose", ["balanced", "random", "first"])
 def test_prompts_are_scored_as_they_stand(lm, choose):
     predictor = fitted(lm, shots=3, choose=choose)

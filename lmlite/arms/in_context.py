@@ -24,6 +24,7 @@ from lmlite.tree import size_bytes
 
 LABEL_WORDS = ("given", "found")
 DIRECTIONS = ("direct", "channel", "constrained")
+_QUERIES = 64  # that show where what all prompts share ends
 _ORDER = 1000  # a run's number is its draw plus this times its order
 
 
@@ -142,8 +143,9 @@ def _prefilled(lm: LM, task: Task, prompts: Same, data: Labelled, meter: Meter):
     """The tokens that all prompts begin with, and their keys and values."""
     if not (prompts.demonstrations or task.description) or lm.config.cross:
         return (), None  # an encoder reads them anew with every query
-    # Where the context's tokens end depends on what follows it, so two queries decide.
-    queries = (data.all + task.test)[:2]
+    # Where the context's tokens end depends on what follows it, so queries decide: many, because
+    # a few may begin alike, and one that does not share the prefix has to read all of it anew.
+    queries = (data.all + task.test)[:_QUERIES]
     ids = [e.context for e in encode_examples(lm, task, queries, prompts(queries))]
     shared = tuple(ids[0][: shared_prefix(ids)])
     return shared, prefill(lm.network, lm.params, shared, lm.config.max_positions, meter)
