@@ -94,6 +94,7 @@ def test_seeds_rates_ranks_and_schedules_of_lora(lm, task, data):
     [
         ("prompt_tuning", [dict(length=4), dict(length=4)]),
         ("last_layers", [dict(layers=1), dict(layers=1)]),
+        ("sparse_mask", [dict(choose="random"), dict(choose="random")]),
     ],
 )
 def test_other_methods(lm, task, data, method, hyper):
@@ -182,7 +183,7 @@ def test_interrupted_arms_go_on_together(lm, task, data, tmp_path):
 def test_full_tuning_and_dropout_are_fitted_in_turn(lm, task, data):
     found = fitted(lm, task, data, jobs_of((arm("full", epochs=1), 0), (arm("full", epochs=1), 1)))
     assert [p.cost.together for p in found] == [1, 1]
-    assert arm(dropout=0.1).form() is None and arm("sparse_mask", choose="random").form() is None
+    assert arm(dropout=0.1).form() is None and arm("fish_mask").form() is None
     assert arm(rank=2).form() == arm(rank=9, optim=dict(learning_rate=1.0)).form()
     assert arm().form() != arm(targets=LINEAR).form() != arm("dora", targets=LINEAR).form()
 

@@ -26,7 +26,7 @@ class SparseMask(Method):
 
     The optimizer and the checkpoint see k values a layer, not a masked kernel. fraction: of the
     weights of all target layers together, those with the highest score; choose: 'magnitude' (|w|)
-    or 'random'. Indices are int32 into the flattened kernel [I * O].
+    or 'random', the fraction of each layer. Indices are int32 into the flattened kernel [I * O].
     """
 
     outermost = False
@@ -50,12 +50,9 @@ class SparseMask(Method):
         kernels = self._kernels(lm, key)
         if self.choose == "magnitude":
             return self.keep({path: jnp.abs(kernel) for path, kernel in kernels.items()})
+        # As many in each layer as its share: seeds then share a compiled step.
         draw = {p: jax.random.uniform(fold_name(key, p), k.shape) for p, k in kernels.items()}
-        return self.keep(draw)
-
-    def form(self):
-        """Alone where each seed draws its own weights: a layer has as many as it happens to."""
-        return None if self.choose == "random" else self
+        return tree.merge(*(self.keep({path: score}) for path, score in draw.items()))
 
     def keep(self, scores: Mapping[str, jax.Array]) -> dict:
         """The leaves that train the best-scored fraction: {module path: score [I, O]} -> tree."""
@@ -106,6 +103,10 @@ class FishMask(SparseMask):
     """
 
     choose: str = "random"
+
+    def form(self):
+        """Alone: how many a layer has depends on the examples and, of an encoder, on the seed."""
+        return None
 
     def inform(self, lm, added, squares):
         if squares is None:
