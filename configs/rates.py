@@ -52,9 +52,9 @@ arms=prompt,prefix,prefix-mlp,p-tuning,p-tuning-lstm --config.dtype=bfloat16 \\
 
 Changed for that: p-tuning-lstm, prefix-mlp and prompt to 30 %.
 
-Until commit 56682ac the development examples of Rotten Tomatoes, which choose the epoch, were all of
-one class; both sweeps on it were made before. That moved all factors of a method alike, down, so
-the choice among them is worth less than it says, and they should be made again.
+Until commit 56682ac the development examples of Rotten Tomatoes, which choose the epoch, were
+nearly all of one class; both sweeps on it were made before. That lowered all factors of a method,
+so the choice among them is worth less than it says, and they should be made again.
 
 Changed for the sweeps on MiniLM, where one factor gains 1.5 points or more in the mean of both:
 fish-mask, lora-plus, parallel-adapter, pissa and rslora to 30 %, vera to 300 %. The others keep

@@ -194,6 +194,16 @@ def test_answers_are_written_behind_prefilled_demonstrations(lm):
     assert longer.write(asked, meter) == [[text] for text in whole] and meter.compile_seconds == 0
 
 
+def test_written_answers_need_room_after_the_demonstrations(lm):
+    pool = tuple(example(i, ()) for i in range(8))
+    task = Task("t", (), pool, (), pool, generation=Generation(max_new_tokens=1000))
+    predictor = InContext(3, readings=()).fit(lm, task, Labelled(pool[:6], ()), 0, Log())
+    before = len(predictor.prefix_ids)
+    told = rf"{before} of them before.*max_new_tokens=1000 .*context of 1024; use fewer"
+    with pytest.raises(UserError, match=told):
+        predictor.write(pool[6:], Meter())
+
+
 def test_votes_and_extraction():
     assert write.voted(["so 3.", "so 4.", "is 4 now", ""], r"(\d)") == "4"
     assert write.voted(["none", "nor"], r"(\d)") == ""

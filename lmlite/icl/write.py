@@ -69,7 +69,7 @@ def _texts(
     meter: Meter,
 ) -> list[str]:
     """The text after each prompt; skip: tokens of the prefix that stands before them."""
-    check_length(lm, prompts, generation.max_new_tokens)
+    _check_room(lm, prompts, skip, generation.max_new_tokens)
     options = dict(
         max_new_tokens=generation.max_new_tokens,
         stop=generation.stop,
@@ -89,6 +89,17 @@ def _texts(
         for i, text in zip(full, _value(kept.of([asked], made, meter)), strict=True):
             found[i] = text
     return found
+
+
+def _check_room(lm: LM, prompts: Sequence[Sequence[int]], skip: int, new: int) -> None:
+    longest = max(map(len, prompts))
+    if skip and longest + new > lm.room:
+        raise UserError(
+            f"a prompt has {skip + longest} tokens, {skip} of them before the query; with "
+            f"generation.max_new_tokens={new} it exceeds the model's context of {skip + lm.room}; "
+            "use fewer or shorter demonstrations"
+        )
+    check_length(lm, prompts, new)
 
 
 def _array(value) -> np.ndarray:
