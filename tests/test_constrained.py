@@ -10,6 +10,7 @@ from tiny_lm import tiny_lm
 
 from lmlite.arms import Log
 from lmlite.arms.in_context import InContext
+from lmlite.arms.items import planned
 from lmlite.data.task import Example
 from lmlite.errors import UserError
 from lmlite.icl.constrained import decoded, paths
@@ -126,7 +127,8 @@ def test_each_token_of_the_trie_is_computed_once(lm):
     predictor = fitted(lm, shots=0, direction="constrained")
     encoded = predictor._encoded(TEST[:1])
     trie = paths(encoded[0].choices, predictor._ends())
-    _, (item,) = predictor._planned([encoded[0]._replace(choices=[list(p) for p in trie])], 0)
+    walked = encoded[0]._replace(choices=[list(p) for p in trie])
+    _, (item,) = planned(lm, [walked], predictor.tree_tokens)
     inner = {p[:-1] for p in trie if len(p) > 1}
     assert len(item.ids) == len(encoded[0].context) + len(inner)
 
