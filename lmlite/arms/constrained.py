@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from lmlite.arms.choices import ModelPredictor
-from lmlite.data.pack import Item
 from lmlite.data.task import Example
 from lmlite.errors import UserError
 from lmlite.icl.constrained import decoded, paths
 from lmlite.icl.encode import Encoded
-from lmlite.icl.plan import tree_item
 from lmlite.runtime import Meter
 
 
@@ -45,6 +43,3 @@ class ConstrainedPredictor(ModelPredictor):
             whole = self.lm.text.encode_batch([after, after + "A"], special=False)
             ends += [ids[0] for ids in whole]
         return list(dict.fromkeys(ends))
-
-    def _item(self, texts: Sequence[Encoded], skip: int) -> Item:
-        return tree_item(texts, skip)  # its paths begin alike

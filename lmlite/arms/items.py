@@ -56,7 +56,11 @@ def planned(
 
 
 def _tree(texts: Sequence[Encoded], prefix: int) -> Item:
-    return tree_item(texts, prefix) if len(texts) > 1 else choice_item(*texts[0], prefix)
+    """The texts as one item; a text by itself needs no tree where no two choices begin alike."""
+    starts = [choice[0] for choice in texts[0].choices]
+    if len(texts) == 1 and len(set(starts)) == len(starts):
+        return choice_item(*texts[0], prefix)
+    return tree_item(texts, prefix)
 
 
 def training_items(lm: LM, encoded: Sequence[Encoded], targets: Sequence[int | str]) -> list[Item]:
