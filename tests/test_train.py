@@ -264,3 +264,17 @@ def test_seeds_share_the_shapes_of_their_batches():
         for seed in range(8)
     ]
     assert len(set.union(*shapes)) == max(map(len, shapes))
+
+
+def test_answers_of_any_length_train_in_one_shape():
+    """Written answers differ in length; a step must not compile anew for each batch of them."""
+    draw = np.random.default_rng(0)
+    lengths = zip(draw.integers(5, 30, 24), draw.integers(1, 40, 24), strict=True)
+    items = [choice_item(draw.integers(1, 99, n), [draw.integers(1, 99, m)]) for n, m in lengths]
+    shapes = {
+        tuple(array.shape for array in batch)
+        for seed in range(4)
+        for epoch in range(6)
+        for batch in Epochs(items, 8, 6, seed, 256).batches(epoch)
+    }
+    assert len(shapes) == 1, shapes

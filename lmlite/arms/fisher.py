@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lmlite import tree
-from lmlite.data.pack import Batch, Item, pack, row_length
+from lmlite.data.pack import Batch, Item, most_reads, pack, row_length
 from lmlite.icl.score import batch_logprobs
 from lmlite.models.lm import LM
 from lmlite.models.network import Network
@@ -35,8 +35,8 @@ def squared_gradients(
     train, frozen = tree.split(lm.params, labels)
     train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
     total = jax.tree.map(jnp.zeros_like, train)
-    length = row_length(items, lm.config.max_positions)
+    length, reads = row_length(items, lm.config.max_positions), most_reads(items, 1)
     for i in range(len(items)):
-        for batch in pack(items, length, 1, order=[i]):
+        for batch in pack(items, length, 1, order=[i], reads=reads):
             total = _accumulate(meter, lm.network, total, train, frozen, batch)
     return {path: leaf / len(items) for path, leaf in tree.flatten(total).items()}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lmlite.data.pack import Batch, Item, first_fit, pack, row_length
+from lmlite.data.pack import Batch, Item, first_fit, most_reads, pack, row_length
 
 _MULTIPLE = 16  # of the row length: one compilation an arm, so it may fit closely
 _MOST_SHAPES = 4
@@ -37,6 +37,7 @@ class Epochs:
     def _plan(self, items, batch_size, epochs, seeds, context) -> None:
         self._items, self._size, self._seeds = items, batch_size, seeds
         self._lengths = [item.extent for item in items]
+        self._reads = most_reads(items, batch_size)
         self.steps = math.ceil(len(items) / batch_size)
         draws = [_UNUSED + i for i in range(len(seeds))]
         most = math.ceil(_PLANNED / self.steps)
@@ -52,7 +53,8 @@ class Epochs:
         for chosen in self._chosen(epoch, self._seeds):
             need = self._need(chosen, self._length)
             rows = next((rows for rows in self._rows if rows >= need), need)
-            yield [next(pack(self._items, self._length, rows, order=c)) for c in chosen]
+            shape = self._length, rows
+            yield [next(pack(self._items, *shape, order=c, reads=self._reads)) for c in chosen]
 
     def _chosen(self, epoch: int, seeds: Sequence[int]) -> Iterator[list[np.ndarray]]:
         """Batch by batch, the items that each seed takes."""

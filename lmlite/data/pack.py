@@ -19,7 +19,7 @@ import numpy as np
 from lmlite.errors import UserError
 
 _NO_SOURCE = np.zeros(0, np.int32)
-_TARGET_MULTIPLE = 16  # of the row length of an encoder-decoder's targets
+_SHORTEST_TARGETS = 16  # row length of an encoder-decoder's targets, doubled until they fit
 BATCH_TOKENS = 1024  # where weights do not change: enough for full-speed products, little padding
 
 
@@ -121,6 +121,12 @@ def row_length(items: Sequence[Item], context: int, multiple: int = 32) -> int:
     return max(1, -(-longest // multiple)) * multiple
 
 
+def most_reads(items: Sequence[Item], size: int, multiple: int = 8) -> int:
+    """U with which any `size` of the items can be packed, a multiple of `multiple`."""
+    most = sum(sorted(len(item.reads) for item in items)[-size:])
+    return -(-most // multiple) * multiple
+
+
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Rows of indices whose lengths sum to at most `capacity`: longest first, first that fits."""
     rows: list[list[int]] = []
@@ -141,12 +147,12 @@ def pack(
     length: int,
     rows: int,
     order: Sequence[int] | None = None,
-    reads_multiple: int = 8,
+    reads: int = 8,
 ) -> Iterator[Batch]:
     """Batches that hold every item once; `rows` rows of `length` tokens, the last batch filled up.
 
     order: the items to take, all by default (`owner` and `origin` speak of `items`).
-    reads_multiple: U is padded to a multiple of it, so that similar sets share a compiled program.
+    reads: U is padded to a multiple of it. Similar sets so share a compiled program.
     """
     taken = list(range(len(items)) if order is None else order)
     starts = np.cumsum([0] + [len(item.ids) for item in items])
@@ -155,12 +161,12 @@ def pack(
     ]
     groups = [placed[i : i + rows] for i in range(0, len(placed), rows)]
     most = max(sum(len(items[i].reads) for row in g for i in row) for g in groups)
-    reads = -(-most // reads_multiple) * reads_multiple
-    width = max(len(t) for i in taken for t in items[i].targets)
+    reads = -(-most // reads) * reads
+    width = max(len(t) for item in items for t in item.targets)
     lengths = length, 0
     if any(len(items[i].source) for i in taken):  # then what is decoded is short beside it
         longest = max(sum(len(items[i].ids) for i in row) for row in placed)
-        lengths = -(-longest // _TARGET_MULTIPLE) * _TARGET_MULTIPLE, length
+        lengths = max(_SHORTEST_TARGETS, 1 << (longest - 1).bit_length()), length
     for group in groups:
         yield _batch(items, starts, group, rows, lengths, reads, width)
 

@@ -153,7 +153,7 @@ def summed(
     length = row_length(items, context)
     sums: dict[int, np.ndarray] = {}
     rows = max(1, tokens // length)
-    for batch in pack(items, length, rows, reads_multiple=_READS_MULTIPLE):
+    for batch in pack(items, length, rows, reads=_READS_MULTIPLE):
         known = None if states is None else states[batch.origin]
         found = np.asarray(logprobs(batch, known), np.float64)
         for u, m in zip(*np.nonzero(batch.weights), strict=True):
