@@ -27,9 +27,9 @@ def get_config(
         raise ValueError(f"method {missing[0]!r} is unknown; known: {', '.join(known)}")
     readings = ("contextual", "batch", "pmi")
     arms = {name: common.prompted(name) for name in ARMS}
+    arms |= {name: known[name] for name in tuned.split(",")}
     for arm in arms.values():
         arm.readings = readings
-    arms |= {name: known[name] for name in tuned.split(",")}
     fields = common.experiment("rotten_tomatoes", model, arms).to_dict()
     del fields["task"]
     config = ConfigDict(fields)

@@ -49,8 +49,13 @@ def data() -> ConfigDict:
 def tuned(
     method: str, learning_rate: float, epochs: int = 4, patience: int = 2, **hyper
 ) -> ConfigDict:
-    """A tuning method with its hyperparameters."""
-    settings = dict(train=train(epochs, patience=patience), optim=optim(learning_rate), data=data())
+    """A tuning method with its hyperparameters; `readings` are those of prompting."""
+    settings = dict(
+        train=train(epochs, patience=patience),
+        optim=optim(learning_rate),
+        data=data(),
+        readings=(),
+    )
     return ConfigDict(dict(kind="tuned", method=method, **hyper, **settings))
 
 
@@ -82,7 +87,7 @@ def diff_pruning(targets: str) -> ConfigDict:
 
 def lora_and_prompt(targets: str) -> ConfigDict:
     """LoRA and twenty virtual tokens trained together, each at the rate it has alone."""
-    own = ("kind", "train", "optim", "data")
+    own = ("kind", "train", "optim", "data", "readings")
     parts = dict(
         lora=lora(targets), prompt=prompt("prompt_tuning", 3e-3, start="vocabulary", text="")
     )

@@ -1,5 +1,6 @@
 """Arms fitted together: each as if alone, the frozen weights read once, padding that stays zero."""
 
+import dataclasses
 import re
 
 import jax
@@ -11,6 +12,7 @@ from tiny_lm import tiny_lm
 from lmlite import arms, joint, joint_score, tree
 from lmlite.adapt import METHODS
 from lmlite.arms import choices
+from lmlite.arms.arm import Log
 from lmlite.arms.tuned import Tuned
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
@@ -120,6 +122,26 @@ def test_one_step_scores_the_items_for_all_arms(lm, task, data, monkeypatch):
     assert len(asked) == 3  # again for `one`, and where `other` asks for the second time
     np.testing.assert_allclose(again[1], again[2], atol=1e-6)
     assert np.abs(np.subtract(again[0], again[1])).max() > 1e-3
+
+
+def test_readings_of_arms_fitted_together_are_scored_once(lm, task, data, monkeypatch):
+    """What calibration has to ask is asked once for all arms too, and equal to each alone."""
+    task = dataclasses.replace(task, frame="a {}".format)  # its model has no token to begin with
+    pairs = [(dataclasses.replace(arm(), readings=("contextual", "batch")), s) for s in (0, 1)]
+    together = fitted(lm, task, data, jobs_of(*pairs))
+    asked, program = [], joint_score._logprobs
+    monkeypatch.setattr(joint_score, "_logprobs", lambda *a: asked.append(a[6]) or program(*a))
+    for predictor, (one, seed) in zip(together, pairs, strict=True):
+        alone = one.fit(lm, task, data, seed, Log()).predict(task.test, Meter())
+        found = predictor.predict(task.test, Meter())
+        assert set(found) == {"", "contextual", "batch"}
+        for name, scores in found.items():
+            np.testing.assert_allclose(scores, alone[name], atol=1e-4)
+        raw = np.exp(np.stack(found[""]))
+        odds = (raw / raw.sum(-1, keepdims=True)) / (raw / raw.sum(-1, keepdims=True)).mean(0)
+        expected = odds / odds.sum(-1, keepdims=True)
+        np.testing.assert_allclose(np.exp(np.stack(found["batch"])), expected, atol=1e-4)
+    assert len(asked) == 2  # the test items, and the content-free prompts
 
 
 def test_a_share_of_time_is_a_share_whoever_spent_it():

@@ -19,9 +19,9 @@ def _in_context(spec: Mapping[str, Any]) -> Arm:
 
 
 def _tuned(spec: Mapping[str, Any]) -> Arm:
-    method = _method(_fields(spec, "kind", "train", "optim", "data"))
+    method = _method(_fields(spec, "kind", "train", "optim", "data", "readings"))
     settings = Settings(optim=dict(spec["optim"]), **spec["train"])
-    return Tuned(method, settings, Handling(**spec["data"]))
+    return Tuned(method, settings, Handling(**spec["data"]), tuple(spec["readings"]))
 
 
 def _method(spec: Mapping[str, Any]) -> Method:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,31 +10,41 @@ from lmlite.data.pack import Item
 from lmlite.runtime import Meter
 
 
-class CommonScores:
-    """The scores of the items asked for last, arm by arm, and what they cost.
+class _Found(NamedTuple):
+    """left: the scores of each arm that has not asked yet; of `arms` in all, for what they cost."""
 
-    compute: (items, meter) -> [C] an item, arm by arm. An arm that asks for the same items again
-    has them computed again.
+    left: dict[int, list[np.ndarray]]
+    arms: int
+    work: Meter
+    wall: float
+
+
+class CommonScores:
+    """The scores of items, arm by arm, and what they cost.
+
+    compute: (items, meter) -> [C] an item, arm by arm. What is found is handed out once: an arm
+    that asks for the same items again has them computed again.
     """
 
     def __init__(self, compute: Callable[[Sequence[Item], Meter], list[list[np.ndarray]]]):
         self._compute = compute
-        self._asked: list[tuple] | None = None
-        self._left: dict[int, list[np.ndarray]] = {}
-        self._arms, self._work, self._wall = 0, Meter(), 0.0
+        self._found: dict[tuple, _Found] = {}
 
     def of(self, arm: int, items: Sequence[Item], meter: Meter) -> list[np.ndarray]:
         """[C] an item, for one arm; `meter` has an equal share of what they cost added to it."""
-        asked = [_told(item) for item in items]
-        new = asked != self._asked or arm not in self._left
+        asked = tuple(_told(item) for item in items)
+        new = asked not in self._found or arm not in self._found[asked].left
         if new:
-            began, self._work = time.perf_counter(), Meter()
-            found = self._compute(items, self._work)
-            self._wall = time.perf_counter() - began
-            self._asked, self._arms = asked, len(found)
-            self._left = dict(enumerate(found))
-        meter.share(self._work, self._wall, self._arms, here=new)
-        return self._left.pop(arm)
+            began, work = time.perf_counter(), Meter()
+            found = self._compute(items, work)
+            wall = time.perf_counter() - began
+            self._found[asked] = _Found(dict(enumerate(found)), len(found), work, wall)
+        left, arms, work, wall = self._found[asked]
+        meter.share(work, wall, arms, here=new)
+        scores = left.pop(arm)
+        if not left:
+            del self._found[asked]
+        return scores
 
 
 def _told(item: Item) -> tuple:

@@ -32,12 +32,16 @@ class Start(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """A method of `lmlite.adapt.METHODS`, its training settings, and how examples are handled."""
+    """A method of `lmlite.adapt.METHODS`, its training settings, and how examples are handled.
+
+    readings: of the tuned model's scores beside the plain one, see `lmlite.icl.readings`.
+    """
 
     family: ClassVar[str] = "tuning"
     method: Method
     settings: Settings
     handling: Handling = Handling()
+    readings: tuple[str, ...] = ()
 
     def runs(self, seeds, draws):
         """One run a seed: initialisation and the order of the examples are random."""
@@ -99,7 +103,8 @@ class Tuned:
     def predictor(self, lm: LM, task: Task, start: Start, result: Trained, cost: Cost):
         """What answers queries after training `start` on the base `lm`."""
         found = Adaptation.of(self.method, lm, result.params)
-        return ModelPredictor(self._deployed(lm, start, result), task, cost, adaptation=found)
+        deployed = self._deployed(lm, start, result)
+        return ModelPredictor(deployed, task, cost, readings=self.readings, adaptation=found)
 
     def _deployed(self, lm: LM, start: Start, result: Trained) -> LM:
         """The model as it answers queries: folded into plain weights where the method can be."""
