@@ -41,7 +41,11 @@ VARIANTS = {
 
 
 def prompted(name: str) -> ConfigDict | None:
-    """The arm 'zero-shot' or 'K-shot', and 'K-shot-VARIANT' of VARIANTS; None for another name."""
+    """The arm 'zero-shot' or 'K-shot', and 'K-shot-VARIANT' of VARIANTS; 'task-shot' for as many as
+    the task's file says; None for another name.
+    """
+    if name == "task-shot":
+        return in_context(-1)
     shots, _, variant = name.removeprefix("zero").partition("-shot")
     variant = variant.removeprefix("-")
     if "-shot" not in name or not (shots.isdecimal() or name.startswith("zero-shot")):

@@ -294,6 +294,14 @@ def test_answers_are_found_and_compared_as_by_lm_eval(tmp_path, monkeypatch):
     assert verdicts == [True, True, False, False, False, False]
 
 
+def test_the_demonstrations_that_a_file_asks_for(tmp_path):
+    asked = BASE | FIXED | {"num_fewshot": 2}
+    task = load_yaml_task(str(write(tmp_path, asked)), FRACTIONS)
+    assert (task.shots, task.choose) == (2, "first")
+    task = load_yaml_task(str(write(tmp_path, asked | {"fewshot_config": {}})), FRACTIONS)
+    assert (task.shots, task.choose) == (2, "random")
+
+
 def test_splits_that_a_file_does_not_name(tmp_path):
     path = write(tmp_path, BASE | CASES["choices a column"])
     both = load_yaml_task(str(path), FRACTIONS)
@@ -364,6 +372,11 @@ BAD = {
     "hub": (dict(dataset_path="a/b"), "dataset_path='a/b' is no local data; write its rows"),
     "prefix": (dict(gen_prefix="So"), "gen_prefix is not supported"),
     "shots": (dict(fewshot_config={"doc_to_text": "x"}), "fewshot_config.doc_to_text is not"),
+    "number of shots": (dict(num_fewshot="two"), "num_fewshot='two' is no number of"),
+    "sampler": (
+        dict(fewshot_config={"sampler": "best"}),
+        "fewshot_config.sampler='best' is unknown; known: default, first_n",
+    ),
     "group": (dict(task=["a", "b"]), "is a group of tasks"),
     "filter": (WRITTEN | dict(filter_list=VOTE), "function 'majority_vote' is not supported"),
     "sampling": (

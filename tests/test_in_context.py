@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_lm import tiny_lm
 
+from configs import common
 from lmlite.arms import Labelled, Log
 from lmlite.arms.in_context import InContext
 from lmlite.data.task import Example, Generation, Task
@@ -73,6 +74,15 @@ def test_prompts_are_scored_as_they_stand(lm, choose):
     if choose == "first":
         assert demonstrations == POOL[:3]
     assert predictor.cost.examples == 3
+
+
+def test_as_many_demonstrations_as_the_task_says(lm):
+    task = dataclasses.replace(TASK, shots=3, choose="first")
+    assert fitted(lm, task, seed=5, shots=-1).prompts.demonstrations == POOL[:3]
+    drawn = dataclasses.replace(task, choose="random")
+    same = fitted(lm, seed=5, shots=3, choose="random").prompts.demonstrations
+    assert fitted(lm, drawn, seed=5, shots=-1).prompts.demonstrations == same != POOL[:3]
+    assert common.prompted("task-shot").shots == -1
 
 
 def test_the_channel_scores_the_prompt_behind_each_answer(lm):
@@ -234,7 +244,7 @@ def test_variance_components_by_simulation():
         (dict(order="similar"), "order='similar' is for choose='nearest'"),
         (dict(direction="channel", readings=("batch",)), "has no other readings"),
         (dict(choose="nearest", order="best"), "needs the same demonstrations"),
-        (dict(shots=-1), "shots=-1"),
+        (dict(shots=-2), "shots=-2"),
     ],
 )
 def test_bad_settings(fields, message):

@@ -24,6 +24,7 @@ from lmlite.tree import size_bytes
 
 LABEL_WORDS = ("given", "found")
 DIRECTIONS = ("direct", "channel", "constrained")
+AS_TASK = -1  # shots
 _QUERIES = 64  # that show where what all prompts share ends
 _ORDER = 1000  # a run's number is its draw plus this times its order
 
@@ -32,9 +33,10 @@ _ORDER = 1000  # a run's number is its draw plus this times its order
 class InContext:
     """k-shot prompting: `shots` demonstrations from the labelled examples (Brown et al. 2020).
 
-    choose: 'balanced' over the classes or 'random', drawn by the seed; 'first' as they come;
-    'diverse' (k-means) or 'nearest' to each query (Liu et al. 2021, arXiv:2101.06804) by the
-    embeddings of `retriever`, with `diversity` (MMR) above 0. order: 'drawn', 'curriculum' (what
+    shots: -1 for as many as the task says, chosen as it says. choose: 'balanced' over the classes
+    or 'random', drawn by the seed; 'first' as they come; 'diverse' (k-means) or 'nearest' to each
+    query (Liu et al. 2021, arXiv:2101.06804) by the embeddings of `retriever`, with `diversity`
+    (MMR) above 0. order: 'drawn', 'curriculum' (what
     the model finds likely first), 'best' (of `orders` ones on the development examples), 'similar'
     (the nearest last). orders: of one draw that are run, or tried. readings: of the same scores,
     see `lmlite.icl.readings`. direction: 'direct', 'channel' (Min et al. 2021, arXiv:2108.04106,
@@ -71,10 +73,10 @@ class InContext:
             raise UserError("order='best' needs the same demonstrations for all; choose another")
         if self.direction != "direct" and self.readings:
             raise UserError(f"direction={self.direction!r} has no other readings; set readings=()")
-        if self.orders < 1 or self.shots < 0 or self.tree_tokens < 1:
+        if self.orders < 1 or self.shots < AS_TASK or self.tree_tokens < 1:
             raise UserError(
                 f"shots={self.shots}, orders={self.orders}, tree_tokens={self.tree_tokens} must be "
-                "at least 0, 1 and 1"
+                "at least 0 (or -1, as the task says), 1 and 1"
             )
 
     def runs(self, seeds, draws):
@@ -93,6 +95,9 @@ class InContext:
 
     def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log):
         """Chooses and prefills the demonstrations."""
+        if self.shots == AS_TASK:
+            own = dataclasses.replace(self, shots=task.shots, choose=task.choose)
+            return own.fit(lm, task, data, seed, log)
         start, meter = time.perf_counter(), Meter()
         pool = self._pool(data)
         if self.shots > len(pool):

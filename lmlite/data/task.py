@@ -57,8 +57,9 @@ class Task:
     frame: the prompt with every column filled in with one text. premise: what of the prompt stands
     after its last column. metrics: names of measures, the main one first. chat: prompts are
     messages of the model's chat template. generation: of answers that are written, not scored.
-    answers_delimited: whether answers bring what stands before them, so that the target delimiter
-    is for demonstrations alone.
+    shots, choose: the demonstrations that an arm without a number of its own shows, and how it
+    chooses them ('random' or 'first'). answers_delimited: whether answers bring what stands before
+    them, so that the target delimiter is for demonstrations alone.
     """
 
     name: str
@@ -76,6 +77,8 @@ class Task:
     chat: bool = False
     generation: Generation = Generation()
     run_code: bool = False
+    shots: int = 0
+    choose: str = "random"
 
     @property
     def content_free(self) -> tuple[str, ...]:

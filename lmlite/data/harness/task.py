@@ -3,12 +3,12 @@
 Of its fields are read: task, include, dataset_path (json, csv, parquet, text, a folder of such
 files named after their splits, or a TFDS or package source), dataset_kwargs.data_files (beside the
 file, or in the working directory), output_type, the splits, description, doc_to_text,
-doc_to_target, doc_to_choice, fewshot_delimiter, target_delimiter, generation_kwargs, metric_list
-and the first of filter_list. Prompts, choices and answers are those that lm_eval makes.
+doc_to_target, doc_to_choice, fewshot_delimiter, target_delimiter, generation_kwargs, metric_list,
+the first of filter_list, and for the arm 'task-shot' num_fewshot and fewshot_config.sampler
+(default or first_n). Prompts, choices and answers are those that lm_eval makes.
 
-num_fewshot, fewshot_config.sampler, .samples and .split are not: an arm says how many
-demonstrations it shows and which ('4-shot', '4-shot-first'), and draws them from the examples that
-tuning learns from. Zero shots of a text to score by rolling windows are one text, which must fit
+fewshot_config.samples and .split are not: demonstrations are drawn from the examples that tuning
+learns from. Zero shots of a text to score by rolling windows are one text, which must fit
 the model's context.
 """
 
@@ -26,6 +26,7 @@ from lmlite.data.sources import Row
 from lmlite.data.task import Example, Generation, Task, with_metrics
 from lmlite.errors import UserError
 
+SAMPLERS = {"default": "random", "first_n": "first"}
 OUTPUTS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
@@ -56,6 +57,7 @@ def load_yaml_task(path: str, fractions: Sequence[tuple[str, Any]]) -> Task:
         target_delimiter=fields.get("target_delimiter", " ") if prompted else "",
         answers_delimited=output == "loglikelihood",
         description=_description(templates, rows),
+        **_demonstrations(fields, place),
         frame=Frame(_template(fields, rows["test"][0][1])) if prompted else str,
         premise=_premise(fields) if prompted else "",
         generation=generation(fields, place) if output == "generate_until" else Generation(),
@@ -105,6 +107,18 @@ def _check(path: Path, splits: dict[str, tuple[Example, ...]]) -> None:
                     f"{path}: the answer {choices[example.target]!r} of {example.id} is in no row "
                     "of the train split; add some, or name other splits"
                 )
+
+
+def _demonstrations(fields: Fields, path: Path) -> dict[str, Any]:
+    """How many the file asks for, and how they are chosen."""
+    shots = fields.get("num_fewshot", 0)
+    if not isinstance(shots, int) or shots < 0:
+        raise UserError(f"{path}: num_fewshot={shots!r} is no number of demonstrations")
+    sampler = fields.get("fewshot_config", {}).get("sampler", "default")
+    if sampler not in SAMPLERS:
+        known = ", ".join(SAMPLERS)
+        raise UserError(f"{path}: fewshot_config.sampler={sampler!r} is unknown; known: {known}")
+    return dict(shots=shots, choose=SAMPLERS[sampler])
 
 
 def _description(templates: Templates, rows: dict[str, Numbered]) -> str:
