@@ -31,7 +31,7 @@ class Stopped(Exception):
 
 def examples(n, choices=("no", "yes")):
     def text(i):
-        return f"{'xyz'[i % 3] * (60 + i % 7)} {i}?"
+        return f"{i} {'xyz'[i % 3] * (60 + i % 7)}?"  # they begin unlike: nothing is shared
 
     targets = [i % 2 if choices else "so" for i in range(n)]
     return tuple(Example(f"e{i}", text(i), choices, targets[i], f"g{i}") for i in range(n))

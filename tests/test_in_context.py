@@ -12,7 +12,7 @@ from lmlite.arms import Labelled, Log
 from lmlite.arms.in_context import InContext
 from lmlite.data.task import Example, Generation, Task
 from lmlite.errors import UserError
-from lmlite.icl import calibrate, retrieve, write
+from lmlite.icl import calibrate, retrieve, score, write
 from lmlite.report.variance import components
 from lmlite.runtime import Meter
 
@@ -170,6 +170,14 @@ def test_readings_by_hand(lm):
     free = [[logprob(lm, p, f" {c}") for c in CHOICES] for p in task.content_free]
     expected = calibrate.contextual(raw, np.array(free))
     np.testing.assert_allclose(np.stack(found["contextual"]), expected, atol=1e-4)
+
+
+def test_what_readings_ask_fills_up_the_same_batch(lm, monkeypatch):
+    predictor = fitted(lm, shots=2, readings=("contextual", "domain", "batch"))
+    asked, program = [], score._score
+    monkeypatch.setattr(score, "_score", lambda *a: asked.append(a[4]) or program(*a))
+    assert len(predictor.predict(TEST, Meter())) == 4
+    assert len(asked) == 1
 
 
 def test_domain_texts_are_words_of_the_training_prompts(lm):

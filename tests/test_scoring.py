@@ -90,6 +90,15 @@ def test_many_choices_are_read_in_blocks(lm):
     )
 
 
+def test_a_few_items_do_not_fill_a_batch(lm):
+    def flops(n):
+        meter = Meter()
+        score(lm.network, lm.params, [choice_item(*q) for q in queries(n)], 1024, meter)
+        return meter.flops / n
+
+    assert flops(2) < 3 * flops(80)
+
+
 def test_packing_holds_every_item_once():
     items = [choice_item(q, c) for q, c in queries(30)]
     batches = list(pack(items, 128, 2))

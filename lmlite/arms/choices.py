@@ -5,6 +5,7 @@ n examples, C choices, S samples.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from lmlite.data.pack import Item
 from lmlite.data.task import Example, Task
 from lmlite.icl.encode import Encoded
 from lmlite.icl.plan import TREE_TOKENS
-from lmlite.icl.readings import applies, read
+from lmlite.icl.readings import applies, asked_by, read
 from lmlite.icl.score import score
 from lmlite.icl.write import write
 from lmlite.models.attention import Prefix
@@ -61,23 +62,14 @@ class ModelPredictor:
     def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
         """See `Predictor`."""
         encoded = self._encoded(examples)
-        scores = self.scores(encoded, meter)
-
-        def of_prompts(others: Sequence[Example]) -> list[np.ndarray]:
-            if fills_mask(self.lm, others):  # a content-free text may be a mask itself
-                mask = self.lm.text.mask_token
-                others = [e for e in others if e.prompt.count(mask) == 1]
-            return self.scores(self._encoded(others), meter)
-
-        def of_texts(others: Sequence[Example]) -> list[np.ndarray]:
-            bare = [e.prompt for e in others]
-            return self.scores(encode_examples(self.lm, self.task, others, bare), meter)
-
+        names = [name for name in self.readings if applies(name, examples)]
+        asked = [self._asked(name, examples) for name in names]  # scored in the same batches
+        found = iter(self.scores([*encoded, *chain.from_iterable(asked)], meter))
+        scores, *others = ([next(found) for _ in part] for part in (encoded, *asked))
         tokens = [np.array([len(c) for c in e.choices]) for e in encoded]
         return {"": scores} | {
-            name: read(name, self.task, examples, scores, tokens, of_prompts, of_texts)
-            for name in self.readings
-            if applies(name, examples)
+            name: read(name, examples, scores, tokens, own)
+            for name, own in zip(names, others, strict=True)
         }
 
     def write(self, examples: Sequence[Example], meter: Meter) -> list[list[str]]:
@@ -118,6 +110,17 @@ class ModelPredictor:
     def _encoded(self, examples: Sequence[Example]) -> list[Encoded]:
         contexts = None if self.prompts is None else self.prompts(examples)
         return encode_examples(self.lm, self.task, examples, contexts)
+
+    def _asked(self, reading: str, examples: Sequence[Example]) -> list[Encoded]:
+        """What a reading of these examples' scores needs beside them."""
+        others, bare = asked_by(reading, self.task, examples)
+        if bare:
+            prompts = [e.prompt for e in others]
+            return encode_examples(self.lm, self.task, others, prompts)
+        if others and fills_mask(self.lm, others):  # a content-free text may be a mask itself
+            mask = self.lm.text.mask_token
+            others = [e for e in others if e.prompt.count(mask) == 1]
+        return self._encoded(others)
 
     def _shared(self, encoded: Sequence[Encoded]) -> list[bool]:
         """A query whose first token merged with the context's last cannot share the prefix."""

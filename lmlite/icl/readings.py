@@ -4,7 +4,8 @@ n examples, C choices.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from lmlite.errors import UserError
 from lmlite.icl import calibrate
 
 Scores = list[np.ndarray]
-Scorer = Callable[[Sequence[Example]], Scores]
 READINGS = ("length", "bytes", "contextual", "domain", "batch", "pmi")
+_COMPARED = ("contextual", "domain")  # with prompts that say nothing
 _DOMAIN_TEXTS = 20  # Fei et al. 2023, section 4.1
 
 
@@ -24,23 +25,37 @@ def applies(name: str, examples: Sequence[Example]) -> bool:
     prompts need the same choices for all examples.
     """
     alike = len({e.choices for e in examples}) == 1
-    return bool(examples[0].choices) and (alike or name not in ("contextual", "domain"))
+    return bool(examples[0].choices) and (alike or name not in _COMPARED)
+
+
+class Asked(NamedTuple):
+    """What else a reading has to score: the choices of examples, `bare` or behind what the others
+    stand behind.
+    """
+
+    examples: list[Example]
+    bare: bool = False
+
+
+def asked_by(name: str, task: Task, examples: Sequence[Example]) -> Asked:
+    """What a reading of the scores of `examples` needs. Raises UserError for an unknown reading."""
+    if name not in READINGS:
+        raise UserError(f"reading {name!r} is unknown; known: {', '.join(READINGS)}")
+    if name == "pmi":
+        return Asked(_premised(task, examples), bare=True)
+    if name not in _COMPARED:
+        return Asked([])
+    texts = task.content_free if name == "contextual" else _domain_texts(task)
+    return Asked(_filled(examples[0], texts))
 
 
 def read(
-    name: str,
-    task: Task,
-    examples: Sequence[Example],
-    scores: Scores,
-    tokens: Sequence[np.ndarray],
-    of_prompts: Scorer,
-    of_texts: Scorer,
+    name: str, examples: Sequence[Example], scores: Scores, tokens: Scores, others: Scores
 ) -> Scores:
-    """Scores [C] an example under a reading; tokens: int[C], how many each choice has.
+    """Scores [C] an example under a reading.
 
-    of_prompts scores the choices of further examples behind the same demonstrations, of_texts
-    behind their prompts alone. Raises UserError for an unknown reading, or for different numbers of
-    choices where they must be equal.
+    tokens: int[C], how many each choice has. others: the scores of what is `asked_by` it. Raises
+    UserError for different numbers of choices where they must be equal.
     """
     if name == "length":
         return [calibrate.length_normalised(s, t) for s, t in zip(scores, tokens, strict=True)]
@@ -48,16 +63,12 @@ def read(
         sizes = [[len(c.encode()) for c in e.choices] for e in examples]
         return [calibrate.length_normalised(s, t) for s, t in zip(scores, sizes, strict=True)]
     if name == "pmi":
-        return calibrate.pmi(scores, of_texts(_premised(task, examples)))
-    if name not in READINGS:
-        raise UserError(f"reading {name!r} is unknown; known: {', '.join(READINGS)}")
+        return calibrate.pmi(scores, others)
+    if len({len(s) for s in scores}) > 1:
+        raise UserError(f"reading {name!r} needs the same number of choices everywhere")
     if name == "batch":
-        if len({len(s) for s in scores}) > 1:
-            raise UserError("batch calibration needs the same number of choices everywhere")
         return list(calibrate.batch(np.stack(scores)))
-    texts = task.content_free if name == "contextual" else _domain_texts(task)
-    free = of_prompts(_filled(examples[0], texts))
-    return list(calibrate.contextual(np.stack(scores), np.stack(free)))
+    return list(calibrate.contextual(np.stack(scores), np.stack(others)))
 
 
 def _filled(like: Example, prompts: Sequence[str]) -> list[Example]:
