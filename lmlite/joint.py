@@ -18,7 +18,7 @@ import numpy as np
 from lmlite import tree
 from lmlite.checkpoint import Checkpoints
 from lmlite.data.epochs import JointEpochs
-from lmlite.data.pack import Item
+from lmlite.data.item import Item
 from lmlite.errors import UserError
 from lmlite.joint_score import Constants, Scorer, whole
 from lmlite.models.network import Network

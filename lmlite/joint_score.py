@@ -11,7 +11,9 @@ import jax
 import numpy as np
 
 from lmlite import tree
-from lmlite.data.pack import BATCH_TOKENS, Batch, Item
+from lmlite.data.item import Item
+from lmlite.data.pack import Batch
+from lmlite.data.rows import BATCH_TOKENS
 from lmlite.icl.score import batch_logprobs, summed
 from lmlite.models.network import Network
 from lmlite.runtime import Meter, Program

@@ -13,7 +13,9 @@ import jax
 import numpy as np
 
 from lmlite import tree
-from lmlite.data.pack import BATCH_TOKENS, Batch, Item, pack, row_length
+from lmlite.data.item import Item
+from lmlite.data.pack import Batch, pack
+from lmlite.data.rows import layout
 from lmlite.models.lm import LM
 from lmlite.models.network import Network
 from lmlite.models.tokens import Tokens
@@ -146,8 +148,7 @@ _run = Program(_bottom_to, static=2)
 
 def _fill(out: np.ndarray, lm: LM, items: Sequence[Item], stop: int, meter: Meter) -> None:
     """Writes the states of the items, end to end."""
-    length = row_length(items, lm.config.max_positions)
-    for batch in pack(items, length, max(1, BATCH_TOKENS // length)):
+    for batch in pack(items, *layout(items, lm.config.max_positions)):
         x = np.asarray(_run(meter, lm.network, stop, lm.params, batch))
         held = batch.segment > 0
         out[batch.origin[held]] = x[held]

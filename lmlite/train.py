@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lmlite import loop, tree
 from lmlite.data.epochs import Epochs
-from lmlite.data.pack import Item
+from lmlite.data.item import Item
 from lmlite.icl.score import score
 from lmlite.loop import Log
 from lmlite.models.lm import LM

@@ -15,7 +15,7 @@ from lmlite.adapt import METHODS, attach_headed
 from lmlite.arms.arm import Labelled, Log
 from lmlite.arms.in_context import InContext
 from lmlite.arms.tuned import Tuned
-from lmlite.data.pack import class_item
+from lmlite.data.item import class_item
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.score import score

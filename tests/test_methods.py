@@ -14,7 +14,7 @@ from configs import common
 from lmlite import arms, tree
 from lmlite.adapt import METHODS, attach
 from lmlite.arms.fisher import squared_gradients
-from lmlite.data.pack import choice_item, class_item
+from lmlite.data.item import choice_item, class_item
 from lmlite.errors import UserError
 from lmlite.icl.score import prefill, score
 from lmlite.models.config import DecoderConfig

@@ -15,7 +15,7 @@ from tiny_lm import byte_tokenizer, write_task
 import lmlite
 from lmlite import tree
 from lmlite.adapt import METHODS, attach
-from lmlite.data.pack import choice_item
+from lmlite.data.item import choice_item
 from lmlite.decode import generate
 from lmlite.errors import UserError
 from lmlite.icl.score import prefill, score

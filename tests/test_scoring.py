@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from tiny_lm import tiny_lm
 
-from lmlite.data.pack import choice_item, first_fit, pack
+from lmlite.data.item import choice_item
+from lmlite.data.pack import pack
+from lmlite.data.rows import first_fit, layout
 from lmlite.errors import UserError
 from lmlite.icl import calibrate
 from lmlite.icl.encode import encode, shared_prefix
@@ -109,6 +111,21 @@ def test_packing_holds_every_item_once():
     for b in batches:
         held = b.segment > 0
         np.testing.assert_array_equal(b.ids[held], flat[b.origin[held]])
+
+
+def test_rows_are_as_long_as_fills_them_best():
+    """Passages of 218 to 482 tokens: two to a row of 704, where rows of 512 hold one each."""
+    sizes = [218, 256, 261, 275, 278, 305, 308, 311, 326, 326, 330, 334, 343, 345, 346, 357, 372,
+             376, 389, 393, 410, 418, 423, 482]  # fmt: skip
+    passages = [choice_item([1] * n, [[1]]) for n in sizes]
+    assert layout(passages, 2048) == (704, 1)
+    short = [choice_item([1] * 30, [[1]]) for _ in range(130)]
+    length, rows = layout(short, 2048)
+    batches = list(pack(short, length, rows))
+    assert sum(b.ids.size for b in batches) < 1.1 * 30 * 130  # nor is the last one half empty
+    assert max(b.ids.size for b in batches) <= 1024
+    assert np.prod(layout(short[:3], 2048)) == 96
+    assert layout([choice_item([1] * 1500, [[1]])], 2048) == (1504, 1)
 
 
 def test_first_fit_never_overfills():

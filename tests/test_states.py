@@ -10,7 +10,7 @@ from tiny_lm import tiny_lm
 
 from lmlite import tree
 from lmlite.adapt import METHODS, attach
-from lmlite.data.pack import choice_item
+from lmlite.data.item import choice_item
 from lmlite.models.tokens import Tokens
 from lmlite.runtime import Meter, stream
 from lmlite.states import StateStore

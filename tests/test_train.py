@@ -13,7 +13,8 @@ from tiny_lm import tiny_lm
 from lmlite import train, tree
 from lmlite.adapt import METHODS, attach
 from lmlite.data.epochs import Epochs
-from lmlite.data.pack import choice_item, class_item, pack
+from lmlite.data.item import choice_item, class_item
+from lmlite.data.pack import pack
 from lmlite.errors import UserError
 from lmlite.optim import Optimizer
 from lmlite.runtime import Meter, Program, stream

@@ -14,7 +14,7 @@ from tiny_lm import byte_tokenizer
 from lmlite import tree
 from lmlite.adapt import METHODS, Adaptation, attach, attach_headed
 from lmlite.arms.items import scored_items, training_items
-from lmlite.data.pack import row_length
+from lmlite.data.rows import row_length
 from lmlite.decode import generate
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded

@@ -15,7 +15,7 @@ from lmlite.adapt.adaptation import Adaptation
 from lmlite.answers import NOT_KEPT, Answers
 from lmlite.arms.arm import Cost
 from lmlite.arms.items import encode_examples, fills_mask, planned
-from lmlite.data.pack import Item
+from lmlite.data.item import Item
 from lmlite.data.task import Example, Task
 from lmlite.icl.encode import Encoded
 from lmlite.icl.plan import TREE_TOKENS

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmlite.data.pack import Item
+from lmlite.data.item import Item
 from lmlite.runtime import Meter
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from lmlite.arms.items import encode_examples, scored_items, training_items
 from lmlite.data.augment import hook, inner, perturbed
 from lmlite.data.balance import SAMPLINGS, balanced_weights, resampled
-from lmlite.data.pack import Item
+from lmlite.data.item import Item
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from lmlite import tree
-from lmlite.data.pack import Batch, Item, most_reads, pack, row_length
+from lmlite.data.item import Item
+from lmlite.data.pack import Batch, pack
+from lmlite.data.rows import most_reads, row_length
 from lmlite.icl.score import batch_logprobs
 from lmlite.models.lm import LM
 from lmlite.models.network import Network

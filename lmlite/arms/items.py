@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmlite.data.pack import Item, choice_item, class_item, mask_item
+from lmlite.data.item import Item, choice_item, class_item, mask_item
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded, encode, encode_pairs

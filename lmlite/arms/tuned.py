@@ -12,7 +12,7 @@ from lmlite.arms.choices import ModelPredictor
 from lmlite.arms.examples import Handling
 from lmlite.arms.fisher import squared_gradients
 from lmlite.arms.items import encode_examples, fills_mask, scored_items, training_items
-from lmlite.data.pack import Item
+from lmlite.data.item import Item
 from lmlite.data.task import Task
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter, stream

@@ -12,7 +12,7 @@ from lmlite.adapt.lora import LoRA
 from lmlite.arms.items import encode_examples, training_items
 from lmlite.compare import labelled
 from lmlite.data.epochs import Epochs
-from lmlite.data.pack import Item
+from lmlite.data.item import Item
 from lmlite.data.tasks import load_task
 from lmlite.icl.encode import Encoded
 from lmlite.models.lm import LM

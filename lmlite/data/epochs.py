@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lmlite.data.pack import Batch, Item, first_fit, most_reads, pack, row_length
+from lmlite.data.item import Item
+from lmlite.data.pack import Batch, pack
+from lmlite.data.rows import first_fit, most_reads, row_length
 
 _MULTIPLE = 16  # of the row length: one compilation an arm, so it may fit closely
 _MOST_SHAPES = 4

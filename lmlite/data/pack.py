@@ -2,13 +2,6 @@
 
 R rows, T tokens a row, S source tokens a row, U read positions, M targets a read position,
 C choices.
-
-An item is a query (the trunk) with one branch an answer choice: a branch sees the query and itself
-only, so all choices of all examples of a batch share one pass. Logits are read only where a target
-hangs. A single-token choice adds no input token at all.
-
-Of an encoder-decoder the query is the source, which its encoder reads in a row of its own, and the
-trunk the one token that its decoder starts from.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,33 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmlite.errors import UserError
+from lmlite.data.item import Item
+from lmlite.data.rows import first_fit
 
-_NO_SOURCE = np.zeros(0, np.int32)
 _SHORTEST_TARGETS = 16  # row length of an encoder-decoder's targets, doubled until they fit
-BATCH_TOKENS = 1024  # where weights do not change: enough for full-speed products, little padding
-
-
-class Item(NamedTuple):
-    """One example as tokens.
-
-    ids, position, branch: int32[n]. reads: int[u], places in 0..n-1 whose state predicts something;
-    targets[i]: the (choice, token) pairs predicted there. source: int32[s], what an encoder reads.
-    shares: what each choice counts for in training; () for 1 each.
-    """
-
-    ids: np.ndarray
-    position: np.ndarray
-    branch: np.ndarray
-    reads: tuple[int, ...]
-    targets: tuple[tuple[tuple[int, int], ...], ...]
-    source: np.ndarray = _NO_SOURCE
-    shares: tuple[float, ...] = ()
-
-    @property
-    def extent(self) -> int:
-        """The tokens of a row that it takes."""
-        return max(len(self.ids), len(self.source))
 
 
 class Batch(NamedTuple):
@@ -66,80 +36,6 @@ class Batch(NamedTuple):
     owner: np.ndarray
     choice: np.ndarray
     source: np.ndarray
-
-
-def choice_item(query: Sequence[int], choices: Sequence[Sequence[int]], offset: int = 0) -> Item:
-    """A query and its answer choices; `offset` is the number of prefix tokens before the query."""
-    n = len(query)
-    ids, position, branch = list(query), list(range(offset, offset + n)), [0] * n
-    targets: dict[int, list[tuple[int, int]]] = {}
-    for c, tokens in enumerate(choices):
-        at = n - 1
-        for j, token in enumerate(tokens):
-            targets.setdefault(at, []).append((c, token))
-            if j + 1 < len(tokens):
-                at = len(ids)
-                ids.append(token)
-                position.append(offset + n + j)
-                branch.append(c + 1)
-    reads = tuple(targets)
-    arrays = (np.asarray(a, np.int32) for a in (ids, position, branch))
-    return Item(*arrays, reads, tuple(tuple(targets[r]) for r in reads))
-
-
-def class_item(query: Sequence[int], classes: Sequence[int], reads: str = "last") -> Item:
-    """A query whose 'last' or 'mean' state predicts class indices (for a classification head).
-
-    The mean is read at the first place: see `lmlite.icl.score.pooled`.
-    """
-    n = len(query)
-    targets = (tuple((c, c) for c in classes),)
-    return Item(
-        np.asarray(query, np.int32), np.arange(n, dtype=np.int32), np.zeros(n, np.int32),
-        (0 if reads == "mean" else n - 1,), targets,
-    )  # fmt: skip
-
-
-def mask_item(ids: Sequence[int], place: int, tokens: Sequence[int]) -> Item:
-    """A text of which one place is masked, and the token that each choice puts there."""
-    n = len(ids)
-    targets = (tuple(enumerate(tokens)),)
-    arrays = (np.asarray(ids, np.int32), np.arange(n, dtype=np.int32), np.zeros(n, np.int32))
-    return Item(*arrays, (place,), targets)
-
-
-def row_length(items: Sequence[Item], context: int, multiple: int = 32) -> int:
-    """T for these items: the longest, rounded up. Raises UserError for one past `context`."""
-    longest = max((item.extent for item in items), default=0)
-    ends = (max(int(item.position.max(initial=0)) + 1, len(item.source)) for item in items)
-    last = max(ends, default=0)
-    if last > context:
-        raise UserError(
-            f"a prompt of {last} tokens is longer than the model's context of {context}; "
-            "use fewer demonstrations or shorter inputs"
-        )
-    return max(1, -(-longest // multiple)) * multiple
-
-
-def most_reads(items: Sequence[Item], size: int, multiple: int = 8) -> int:
-    """U with which any `size` of the items can be packed, a multiple of `multiple`."""
-    most = sum(sorted(len(item.reads) for item in items)[-size:])
-    return -(-most // multiple) * multiple
-
-
-def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Rows of indices whose lengths sum to at most `capacity`: longest first, first that fits."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        row = next((r for r, space in enumerate(room) if space >= lengths[i]), None)
-        if row is None:
-            row = len(rows)
-            rows.append([])
-            room.append(capacity)
-        rows[row].append(i)
-        room[row] -= lengths[i]
-    return rows
 
 
 def pack(

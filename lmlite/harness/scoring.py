@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmlite.arms.items import planned
-from lmlite.data.pack import Item
+from lmlite.data.item import Item
 from lmlite.icl.encode import Encoded
 from lmlite.icl.score import READOUT_ROWS, batch_states, summed
 from lmlite.models.lm import LM

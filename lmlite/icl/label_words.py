@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlite.data.pack import BATCH_TOKENS, Batch, Item, pack, row_length
+from lmlite.data.item import Item
+from lmlite.data.pack import Batch, pack
+from lmlite.data.rows import layout
 from lmlite.errors import UserError
 from lmlite.icl.score import batch_states
 from lmlite.models.lm import LM
@@ -79,8 +81,7 @@ def _evidence(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums over each class's examples float64[C, V]: log-probabilities of tokens, and log-odds."""
     sums = np.zeros((2, classes, lm.config.vocab_size))
-    length = row_length(items, lm.config.max_positions)
-    for batch in pack(items, length, max(1, BATCH_TOKENS // length)):
+    for batch in pack(items, *layout(items, lm.config.max_positions)):
         values = np.asarray(_next(meter, lm.network, lm.params, batch))
         for u in np.flatnonzero(batch.weights.any(1)):
             sums[:, targets[batch.owner[u]]] += values[:, u]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmlite.data.pack import Item
+from lmlite.data.item import Item
 from lmlite.icl.encode import Encoded
 from lmlite.models.tokens import subtree
 

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmlite.answers import NOT_KEPT, Answers
-from lmlite.data.pack import BATCH_TOKENS, Batch, Item, first_fit, pack, row_length
+from lmlite.data.item import Item
+from lmlite.data.pack import Batch, pack
+from lmlite.data.rows import BATCH_TOKENS, layout
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
 from lmlite.models.blocks import Memory
@@ -150,9 +152,8 @@ def summed(
     """
     if not items:
         return []
-    length = row_length(items, context)
+    length, rows = layout(items, context, tokens)
     sums: dict[int, np.ndarray] = {}
-    rows = _rows(items, length, tokens)
     for batch in pack(items, length, rows, reads=_READS_MULTIPLE):
         known = None if states is None else states[batch.origin]
         found = np.asarray(logprobs(batch, known), np.float64)
@@ -163,10 +164,3 @@ def summed(
                 sums[i] = np.zeros((*found.shape[:-2], choices))
             sums[i][..., batch.choice[u, m]] += found[..., u, m]
     return [sums[i] for i in range(len(items))]
-
-
-def _rows(items: Sequence[Item], length: int, tokens: int) -> int:
-    """Rows of a batch of `tokens` tokens; fewer, a power of two, where the items fill no batch."""
-    most = max(1, tokens // length)
-    need = len(first_fit([item.extent for item in items], length))
-    return min(most, 1 << (need - 1).bit_length())
