@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import parity
 import pytest
-from tiny_lm import byte_tokenizer
+from tiny_lm import tiny_encoder
 from tiny_models import assert_same
 
 import lmlite
@@ -19,18 +19,11 @@ from lmlite.data.item import class_item
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.score import score
-from lmlite.models.build import build
-from lmlite.models.config import EncoderConfig
-from lmlite.models.lm import LM
 from lmlite.models.tokens import Tokens
 from lmlite.runtime import Meter
 from lmlite.train import Settings
 
 CASES = parity.cases()
-TINY = EncoderConfig(
-    vocab_size=256, width=32, layers=2, heads=4, kv_heads=4, head_size=8, hidden=48,
-    max_positions=64, types=2, masked_head=True,
-)  # fmt: skip
 OPTIM = dict(
     learning_rate=1e-2, weight_decay=0.0, schedule="constant", warmup=0.0, clip_norm=1.0,
     accumulate=1, groups=(),
@@ -39,11 +32,7 @@ OPTIM = dict(
 
 @pytest.fixture(scope="module")
 def tiny():
-    module = build(TINY)
-    ids = jnp.zeros((1, 4), jnp.int32)
-    params = module.init(jax.random.key(0), ids, Tokens.from_mask(ids == 0))["params"]
-    params = jax.tree.map(lambda x: x * 6 if x.ndim == 2 else x, params)
-    return LM(module, params, TINY, byte_tokenizer(), "tiny")
+    return tiny_encoder()
 
 
 def test_minilm_reproduces_its_similarity():
@@ -169,16 +158,16 @@ def test_every_method_tunes_an_encoder_through_a_head(tiny, method):
     scores = predictor.predict(letters.test, Meter())[""]
     right = [int(np.argmax(s)) == e.target for s, e in zip(scores, letters.test, strict=True)]
     assert np.mean(right) >= 0.9
-    head = TINY.width * 2 + 2
+    head = tiny.config.width * 2 + 2
     assert (predictor.cost.trainable_params == head) == (method == "linear_probe")
 
 
 def test_a_head_reads_the_mean_of_a_texts_own_states(tiny):
     headed, _ = attach_headed(METHODS["full"](), tiny, jax.random.key(0), 3)
     draw = np.random.default_rng(0)
-    probe = {"kernel": draw.normal(size=(TINY.width, 3)), "bias": draw.normal(size=3)}
+    probe = {"kernel": draw.normal(size=(tiny.config.width, 3)), "bias": draw.normal(size=3)}
     headed = dataclasses.replace(headed, params=headed.params | {"probe": probe})
-    texts = [draw.integers(1, TINY.vocab_size, n) for n in (9, 4, 7)]
+    texts = [draw.integers(1, tiny.config.vocab_size, n) for n in (9, 4, 7)]
     items = [class_item(ids, range(3), tiny.config.reads) for ids in texts]
     scores = score(headed.network, headed.params, items, tiny.config.max_positions, Meter())
     for ids, found in zip(texts, scores, strict=True):

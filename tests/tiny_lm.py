@@ -10,7 +10,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from lmlite.models import hf
-from lmlite.models.config import DecoderConfig
+from lmlite.models.build import build
+from lmlite.models.config import DecoderConfig, EncoderConfig
 from lmlite.models.decoder import Decoder
 from lmlite.models.lm import LM
 from lmlite.models.tokenizer import Tokenizer
@@ -46,6 +47,18 @@ def tiny_lm(seed: int = 0, scale: float = 6.0, **fields) -> LM:
     tokens = Tokens.from_mask(jnp.ones((1, 4), bool))
     params = module.init(jax.random.key(seed), ids, tokens)["params"]
     params = jax.tree.map(lambda x: x * scale if x.ndim == 2 else x, params)
+    return LM(module, params, config, byte_tokenizer(), "tiny")
+
+
+def tiny_encoder() -> LM:
+    """A random BERT on bytes, with weights large enough that nothing is near uniform."""
+    config = EncoderConfig(
+        vocab_size=256, width=32, layers=2, heads=4, kv_heads=4, head_size=8, hidden=48,
+        max_positions=64, types=2, masked_head=True,
+    )  # fmt: skip
+    module, ids = build(config), jnp.zeros((1, 4), jnp.int32)
+    params = module.init(jax.random.key(0), ids, Tokens.from_mask(ids == 0))["params"]
+    params = jax.tree.map(lambda x: x * 6 if x.ndim == 2 else x, params)
     return LM(module, params, config, byte_tokenizer(), "tiny")
 
 

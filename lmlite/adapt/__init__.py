@@ -9,12 +9,12 @@ from lmlite.adapt.ia3 import IA3
 from lmlite.adapt.joined import Joined
 from lmlite.adapt.lora import LoRA
 from lmlite.adapt.masks import FishMask, SparseMask
-from lmlite.adapt.method import Method
+from lmlite.adapt.method import Following, Method
 from lmlite.adapt.p_tuning import PTuning
 from lmlite.adapt.penalty import L2SP
 from lmlite.adapt.pissa import PiSSA
 from lmlite.adapt.prefix import EncodedPrefix, PrefixTuning
-from lmlite.adapt.probe import LinearProbe, attach_headed, randomly_headed
+from lmlite.adapt.probe import LinearProbe, attach_headed, join_headed, randomly_headed
 from lmlite.adapt.prompt import PromptTuning
 from lmlite.adapt.select import (
     Bias,
@@ -54,4 +54,14 @@ METHODS: dict[str, type[Method]] = {
     "joined": Joined,
 }
 
-__all__ = ["METHODS", "Adaptation", "Method", "attach", "attach_headed", "join", "randomly_headed"]
+__all__ = [
+    "METHODS",
+    "Adaptation",
+    "Following",
+    "Method",
+    "attach",
+    "attach_headed",
+    "join",
+    "join_headed",
+    "randomly_headed",
+]

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from lmlite import tree
 from lmlite.adapt.hooks import Hook
-from lmlite.adapt.method import Method, fold, owners
+from lmlite.adapt.masks import SparseMask
+from lmlite.adapt.method import Following, Method, fold, owners
 from lmlite.errors import UserError
 from lmlite.models.layers import matmul
 
@@ -25,14 +26,16 @@ class DiffPruning(Method):
 
     z [I, O] are hard-concrete gates (Louizos et al. 2018, arXiv:1712.01312): drawn anew in every
     training step, at their middle otherwise. The loss grows by `strength` times the share of open
-    gates that is expected (equation 4, as a mean). Folding keeps the largest `fraction` of all z d
-    and drops the others (section 3.3; the paper trains those that are kept once more). The label
-    gate can be given a learning rate of its own.
+    gates that is expected (equation 4, as a mean). Then the largest `fraction` of all z d are kept
+    and trained once more, the others dropped (section 3.3), at `kept_learning_rate`. The label gate
+    can be given a learning rate of its own.
     """
 
+    outermost = False
     targets: str = r"(encoder/)?layers_\d+/((attn|cross)/[qkvo]|mlp/(up|gate|down))"
     fraction: float = 0.005
     strength: float = 1.0
+    kept_learning_rate: float = 1e-3
 
     def __post_init__(self):
         if not 0 < self.fraction <= 1:
@@ -57,20 +60,25 @@ class DiffPruning(Method):
         open_ = sum(jnp.sum(likely_open(gate)) for gate in gates)
         return self.strength * open_ / sum(gate.size for gate in gates)
 
-    def merge(self, params):
-        """W plus the largest of z d over all layers; ties at the threshold are kept."""
+    def following(self, params):
+        """The weights of the largest z d over all layers, from where they are."""
         flat = tree.flatten(params)
         deltas = {
             owner: middle(flat[f"{owner}/diff_gate"]) * flat[f"{owner}/diff"]
             for owner in owners(params, "diff")
         }
-        sizes = jnp.concatenate([jnp.abs(delta).ravel() for delta in deltas.values()])
-        kept = max(1, int(self.fraction * sizes.size))
-        least = jax.lax.top_k(sizes, kept)[0][-1]
+        mask = SparseMask(self.targets, self.fraction)
+        leaves = tree.flatten(mask.keep({path: jnp.abs(d) for path, d in deltas.items()}))
+        for path in [path for path in leaves if path.endswith("/mask_index")]:
+            owner = path.removesuffix("/mask_index")
+            leaves[f"{owner}/mask_values"] = deltas[owner].ravel()[leaves[path]]
+        return Following(mask, tree.unflatten(leaves), self.kept_learning_rate)
+
+    def merge(self, params):
+        """W + z d, all of it: what is kept of it alone, `following` trains and folds."""
 
         def into(path, leaves, diff, gate):
-            delta = jnp.where(jnp.abs(deltas[path]) >= least, deltas[path], 0.0)
-            return {"kernel": leaves["kernel"] + delta}
+            return {"kernel": leaves["kernel"] + middle(gate) * diff}
 
         return fold(params, ("diff", "diff_gate"), into)
 

@@ -24,6 +24,8 @@ class Joined(Method):
             raise UserError(f"parts={self.parts} names fewer than two methods; name one by itself")
         for name in ("virtual", "head", "penalty"):
             self._only(name)
+        if twice := [p for p in self.parts if type(p).following is not Method.following]:
+            raise UserError(f"parts: {type(twice[0]).__name__} trains twice; use it by itself")
 
     @property
     def head(self) -> Callable | None:

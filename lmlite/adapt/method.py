@@ -6,7 +6,7 @@ nothing; a method overrides what it needs.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,10 @@ class Method:
         """What `init` made, chosen anew by the training examples where the method looks at them."""
         return added
 
+    def following(self, params: Params) -> "Following | None":
+        """What is trained next, from the base, once training has ended with `params`."""
+        return None
+
     def form(self) -> "Method | None":
         """Methods of equal form can train in one step: this one without what only sizes or scales.
 
@@ -87,6 +91,14 @@ class Method:
     def merge(self, params: Params) -> Params:
         """Parameters of the base architecture that compute the same (foldable methods)."""
         return params
+
+
+class Following(NamedTuple):
+    """A method with the parameters that it starts from, and the rate that it learns by."""
+
+    method: Method
+    added: Params
+    learning_rate: float
 
 
 def free_slot(lm: LM) -> int:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from lmlite import tree
-from lmlite.adapt.attachment import attach
-from lmlite.adapt.method import Method, Squares
+from lmlite.adapt.attachment import attach, join
+from lmlite.adapt.method import Method, Params, Squares
 from lmlite.models.lm import LM
 
 
@@ -45,7 +45,18 @@ def attach_headed(
     """
     headed, labels = attach(LinearProbe(), lm, key, classes)
     adapted, own = attach(method, headed, key, classes, squares)
-    return adapted, own | {path: tree.HEAD for path, name in labels.items() if name != tree.FROZEN}
+    return adapted, own | _head(labels)
+
+
+def join_headed(method: Method, lm: LM, added: Params, probe: Params) -> tuple[LM, dict[str, str]]:
+    """`join` for such a model, with the probe as it was trained beside another method."""
+    headed, labels = join(LinearProbe(), lm, {"probe": probe})
+    adapted, own = join(method, headed, added)
+    return adapted, own | _head(labels)
+
+
+def _head(labels: dict[str, str]) -> dict[str, str]:
+    return {path: tree.HEAD for path, name in labels.items() if name != tree.FROZEN}
 
 
 def randomly_headed(lm: LM, key: jax.Array, classes: int) -> LM:

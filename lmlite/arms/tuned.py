@@ -6,7 +6,16 @@ from collections.abc import Hashable
 from typing import ClassVar, NamedTuple
 
 from lmlite import tree
-from lmlite.adapt import Adaptation, Method, attach, attach_headed, randomly_headed
+from lmlite.adapt import (
+    Adaptation,
+    Following,
+    Method,
+    attach,
+    attach_headed,
+    join,
+    join_headed,
+    randomly_headed,
+)
 from lmlite.arms.arm import Cost, Labelled, Log
 from lmlite.arms.choices import ModelPredictor
 from lmlite.arms.examples import Handling
@@ -63,17 +72,21 @@ class Tuned:
         """Trains and returns the zero-shot predictor of the tuned model."""
         began, meter = time.perf_counter(), Meter()
         start = self.start(lm, task, data, seed, meter)
-        result = fit(*start, seed, meter, log.directory, log.scalars, log.states)
+        arm, result = self, fit(*start, seed, meter, log.directory, log.scalars, log.states)
+        if following := self.method.following(result.params):
+            arm, start = self._following(lm, start, result, following)
+            place = log.directory and log.directory.with_name(f"{log.directory.name}-following")
+            result = fit(*start, seed, meter, place, log.scalars, log.states)
         seconds = time.perf_counter() - began - meter.compile_seconds
         cost = Cost(
             examples=len(data.all),
-            **self.size(start, result),
+            **arm.size(start, result),
             train_seconds=seconds,
             train_flops=meter.flops,
             train_bytes=meter.bytes,
             compile_seconds=meter.compile_seconds,
         )
-        return self.predictor(lm, task, start, result, cost)
+        return arm.predictor(lm, task, start, result, cost)
 
     def start(self, lm: LM, task: Task, data: Labelled, seed: int, meter: Meter) -> Start:
         """The adapted model and the examples as items."""
@@ -85,8 +98,8 @@ class Tuned:
             graded = randomly_headed(lm, stream(seed, "fisher"), classes) if bare else lm
             return squared_gradients(graded, training_items(graded, encoded, targets), meter, paths)
 
-        join = attach_headed if bare else attach
-        adapted, labels = join(self.method, lm, stream(seed, "init"), classes, squares)
+        put = attach_headed if bare else attach
+        adapted, labels = put(self.method, lm, stream(seed, "init"), classes, squares)
         items = self.handling.items(adapted, task, data.train, seed)
         dev = scored_items(adapted, encode_examples(lm, task, data.dev))
         optim = self.settings.optim
@@ -94,6 +107,20 @@ class Tuned:
         settings = dataclasses.replace(self.settings, optim={**optim, "groups": groups})
         dev_targets = [e.target if e.choices else 0 for e in data.dev]
         return Start(adapted, labels, items, dev, dev_targets, settings)
+
+    def _following(
+        self, lm: LM, start: Start, result: Trained, following: Following
+    ) -> tuple["Tuned", Start]:
+        """The arm of what is trained next, and what it starts from: the same examples and head."""
+        method, added, rate = following
+        if self.method.head is None and lm.head is None and start.adapted.head is not None:
+            adapted, labels = join_headed(method, lm, added, result.params["probe"])
+        else:
+            adapted, labels = join(method, lm, added)
+        optim = {**self.settings.optim, "learning_rate": rate, "groups": ()}
+        settings = dataclasses.replace(self.settings, optim=optim)
+        arm = dataclasses.replace(self, method=method, settings=settings)
+        return arm, start._replace(adapted=adapted, labels=labels, settings=settings)
 
     def size(self, start: Start, result: Trained) -> dict[str, int]:
         """The sizes among the fields of `Cost`."""
