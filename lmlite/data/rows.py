@@ -55,14 +55,16 @@ def most_reads(items: Sequence[Item], size: int, multiple: int = 8) -> int:
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Rows of indices whose lengths sum to at most `capacity`: longest first, first that fits."""
+    least = min(lengths, default=0)
     rows: list[list[int]] = []
-    room: list[int] = []
+    room: dict[int, int] = {}  # of the rows that may take one more
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        row = next((r for r, space in enumerate(room) if space >= lengths[i]), None)
-        if row is None:
-            row = len(rows)
+        row = next((r for r, space in room.items() if space >= lengths[i]), len(rows))
+        if row == len(rows):
             rows.append([])
-            room.append(capacity)
+            room[row] = capacity
         rows[row].append(i)
         room[row] -= lengths[i]
+        if room[row] < least:
+            del room[row]
     return rows
