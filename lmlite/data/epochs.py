@@ -39,11 +39,11 @@ class Epochs:
     def _plan(self, items, batch_size, epochs, seeds, context) -> None:
         self._items, self._size, self._seeds = items, batch_size, seeds
         self._lengths = [item.extent for item in items]
-        self._reads = most_reads(items, batch_size)
         self.steps = math.ceil(len(items) / batch_size)
         draws = [_UNUSED + i for i in range(len(seeds))]
         most = math.ceil(_PLANNED / self.steps)
         planned = [c for e in range(most) for c in self._chosen(e, draws)][:_PLANNED]
+        self._reads = self._most_reads(planned)
         shapes = min(1 + epochs * self.steps // 64, _MOST_SHAPES)
         least = row_length(items, context, _MULTIPLE)
         lengths = range(least, 2 * least + 1, _MULTIPLE)
@@ -63,6 +63,14 @@ class Epochs:
         n = len(self._items)
         orders = [np.random.default_rng([seed, epoch]).permutation(n) for seed in seeds]
         return ([o[i : i + self._size] for o in orders] for i in range(0, n, self._size))
+
+    def _most_reads(self, planned) -> int:
+        """U for all batches: enough for any of the planned ones and, where answers differ in
+        length, some more, so that hardly a batch needs a shape of its own.
+        """
+        sizes = [len(item.reads) for item in self._items]
+        seen = max(sum(sizes[i] for i in c) for chosen in planned for c in chosen)
+        return min(most_reads(self._items, self._size), -(-5 * seen // 32) * 8)
 
     def _need(self, chosen, length: int) -> int:
         """The rows that the seed with the most needs."""
