@@ -14,7 +14,7 @@ import numpy as np
 from lmlite.adapt.adaptation import Adaptation
 from lmlite.answers import NOT_KEPT, Answers
 from lmlite.arms.arm import Cost
-from lmlite.arms.items import encode_examples, fills_mask, planned
+from lmlite.arms.items import encode_examples, fills_mask, planned, scored_items
 from lmlite.data.item import Item
 from lmlite.data.task import Example, Task
 from lmlite.icl.encode import Encoded
@@ -62,6 +62,7 @@ class ModelPredictor:
     def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
         """See `Predictor`."""
         encoded = self._encoded(examples)
+        scored_items(self.lm, encoded[:1])  # an error is to speak of a query, not of what is asked
         names = [name for name in self.readings if applies(name, examples)]
         asked = [self._asked(name, examples) for name in names]  # scored in the same batches
         found = iter(self.scores([*encoded, *chain.from_iterable(asked)], meter))
