@@ -253,6 +253,7 @@ def test_variance_components_by_simulation():
         (dict(direction="channel", readings=("batch",)), "has no other readings"),
         (dict(choose="nearest", order="best"), "needs the same demonstrations"),
         (dict(shots=-2), "shots=-2"),
+        (dict(readings=("magic",)), "reading 'magic' is unknown; known: length"),
     ],
 )
 def test_bad_settings(fields, message):

@@ -144,6 +144,11 @@ def test_readings_of_arms_fitted_together_are_scored_once(lm, task, data, monkey
     assert len(asked) == 1  # the content-free prompts are in the batch of the test items
 
 
+def test_an_unknown_reading_is_refused_before_training():
+    with pytest.raises(UserError, match="reading 'magic' is unknown"):
+        dataclasses.replace(arm(), readings=("magic",))
+
+
 def test_a_share_of_time_is_a_share_whoever_spent_it():
     work, first, second = Meter(8.0, 3.0, 1.0, 6.0), Meter(), Meter()
     first.share(work, 5.0, 2, here=True)

@@ -17,6 +17,7 @@ from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import encode_pairs, shared_prefix
 from lmlite.icl.plan import TREE_TOKENS
+from lmlite.icl.readings import check
 from lmlite.icl.score import prefill
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter
@@ -36,13 +37,13 @@ class InContext:
     shots: -1 for as many as the task says, chosen as it says. choose: 'balanced' over the classes
     or 'random', drawn by the seed; 'first' as they come; 'diverse' (k-means) or 'nearest' to each
     query (Liu et al. 2021, arXiv:2101.06804) by the embeddings of `retriever`, with `diversity`
-    (MMR) above 0. order: 'drawn', 'curriculum' (what
-    the model finds likely first), 'best' (of `orders` ones on the development examples), 'similar'
-    (the nearest last). orders: of one draw that are run, or tried. readings: of the same scores,
-    see `lmlite.icl.readings`. direction: 'direct', 'channel' (Min et al. 2021, arXiv:2108.04106,
-    p(prompt | answer)) or 'constrained' (decoded greedily, where only what leads to a choice is
-    allowed). label_words: 'given', the task's choices, or 'found' by all labelled examples, see
-    `lmlite.icl.label_words`. tree_tokens: bounds the memory of scoring.
+    (MMR) above 0. order: 'drawn', 'curriculum' (what the model finds likely first), 'best' (of
+    `orders` ones on the development examples), 'similar' (the nearest last). orders: of one draw
+    that are run, or tried. readings: of the same scores, see `lmlite.icl.readings`. direction:
+    'direct', 'channel' (Min et al. 2021, arXiv:2108.04106, p(prompt | answer)) or 'constrained'
+    (decoded greedily, where only what leads to a choice is allowed). label_words: 'given', the
+    task's choices, or 'found' by all labelled examples, see `lmlite.icl.label_words`. tree_tokens:
+    bounds the memory of scoring.
     """
 
     family: ClassVar[str] = "in-context"
@@ -58,6 +59,7 @@ class InContext:
     tree_tokens: int = TREE_TOKENS
 
     def __post_init__(self):
+        check(self.readings)
         known = {
             "choose": CHOOSERS,
             "order": ORDERS,

@@ -23,6 +23,7 @@ from lmlite.arms.fisher import squared_gradients
 from lmlite.arms.items import encode_examples, fills_mask, scored_items, training_items
 from lmlite.data.item import Item
 from lmlite.data.task import Task
+from lmlite.icl.readings import check
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter, stream
 from lmlite.train import Settings, Trained, fit
@@ -51,6 +52,9 @@ class Tuned:
     settings: Settings
     handling: Handling = Handling()
     readings: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check(self.readings)
 
     def runs(self, seeds, draws):
         """One run a seed: initialisation and the order of the examples are random."""

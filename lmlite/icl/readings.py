@@ -20,6 +20,13 @@ _COMPARED = ("contextual", "domain")  # with prompts that say nothing
 _DOMAIN_TEXTS = 20  # Fei et al. 2023, section 4.1
 
 
+def check(names: Sequence[str]) -> None:
+    """Raises UserError for an unknown reading: an arm is to say so before it is fitted."""
+    for name in names:
+        if name not in READINGS:
+            raise UserError(f"reading {name!r} is unknown; known: {', '.join(READINGS)}")
+
+
 def applies(name: str, examples: Sequence[Example]) -> bool:
     """Whether a reading has a meaning here: of texts none has, and those that compare with other
     prompts need the same choices for all examples.
@@ -38,9 +45,7 @@ class Asked(NamedTuple):
 
 
 def asked_by(name: str, task: Task, examples: Sequence[Example]) -> Asked:
-    """What a reading of the scores of `examples` needs. Raises UserError for an unknown reading."""
-    if name not in READINGS:
-        raise UserError(f"reading {name!r} is unknown; known: {', '.join(READINGS)}")
+    """What a reading of the scores of `examples` needs."""
     if name == "pmi":
         return Asked(_premised(task, examples), bare=True)
     if name not in _COMPARED:
