@@ -14,7 +14,8 @@ def get_config(
     task: str = "rotten_tomatoes", model: str = "package:smollm2-135m-instruct"
 ) -> ConfigDict:
     """`icl` scores `test_items` test items; `passages` scores the questions of passages with
-    `least` or more of them; `lora` trains on `examples` labelled ones, without a
+    `least` or more of them; `texts` scores the answers of `test_items` items of a
+    task without choices; `lora` trains on `examples` labelled ones, without a
     development set, at a constant learning rate; `many` trains `arms` runs of `lora`'s method;
     `states` tunes the last `layers` layers, with what enters them computed once and anew;
     `generate` continues as many test prompts as each of `batch_sizes` says.
@@ -23,11 +24,12 @@ def get_config(
         dict(
             model=model,
             task=common.task(task),
-            cases=("icl", "passages", "lora", "compile", "many", "states", "generate"),
+            cases=("icl", "passages", "texts", "lora", "compile", "many", "states", "generate"),
             peers_python="",
             seed=0,
             icl=dict(shots=16, test_items=200, peer_batch_size=1),
             passages=dict(task=common.task("logiqa"), least=3),
+            texts=dict(task=common.task("python_functions"), test_items=40),
             lora=dict(
                 targets=r"layers_\d+/attn/(q|v)",
                 rank=8,

@@ -88,6 +88,19 @@ def test_scoring_beside_a_peer(config, tmp_path):
     assert not list(tmp_path.glob("scratch-*"))
 
 
+def test_texts_beside_a_peer(config, tmp_path):
+    (tmp_path / "lm_eval_score.py").write_text(FAKE.replace('endswith("Answer:")', 'strip()'))
+    fields = dict(source=config.task.source, template="{text}", label="label", labels=())
+    small = {f"texts.task.{name}": value for name, value in fields.items()}
+    small |= {"texts.task.group": "", "texts.task.id": "", "texts.test_items": 4}
+    config = override(config, small | {"cases": ("texts",), "peers_python": sys.executable})
+    benchmark(config, tmp_path, peers=tmp_path)
+    result = json.loads((tmp_path / "benchmark.json").read_text())
+    scoring, apart = result["measures"]
+    assert scoring["peer"] == 1e6 and scoring["ours"] > 0 and scoring["reached"]
+    assert 1e-3 < apart["ours"] < math.inf and apart["reached"] is False
+
+
 def test_generating_beside_a_peer(config, tmp_path):
     (tmp_path / "hf_generate.py").write_text("""
 import json, sys

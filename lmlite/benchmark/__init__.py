@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import generate, in_context, lora, many, passages, states
+from lmlite.benchmark import generate, in_context, lora, many, passages, states, texts
 from lmlite.benchmark.measure import Measure
 from lmlite.benchmark.process import Bench
 from lmlite.benchmark.report import markdown
@@ -21,6 +21,7 @@ from lmlite.workdir import run_record, write_text
 CASES = {
     "icl": in_context.case,
     "passages": passages.case,
+    "texts": texts.case,
     "lora": lora.case,
     "compile": lora.first_step,
     "many": many.case,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lmlite.benchmark import generate, in_context, many, passages, states, training
+from lmlite.benchmark import generate, in_context, many, passages, states, texts, training
 from lmlite.errors import UserError
 from lmlite.models import hf
 from lmlite.models.load import load
@@ -26,6 +26,7 @@ MEASUREMENTS = {
     "export_model": export_model,
     "icl": in_context.measure,
     "passages": passages.measure,
+    "texts": texts.measure,
     "lora": training.measure,
     "many": many.measure,
     "states": states.measure,

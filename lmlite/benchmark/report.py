@@ -14,6 +14,10 @@ took turns in one run. Float32 unless a line says otherwise.
   lm-evaluation-harness's Hugging Face backend, batch size {peer_batch_size}, on the same weights.
   `scoring` leaves out loading and, of ours, compilation, which both process lines include: the
   first starts without compiled programs, the warm one with those of the first.
+- passages: all four-choice questions of passages that have {passages[least]} or more of them,
+  without demonstrations; the peer and the seconds are as of icl.
+- texts: the answers of {texts[test_items]} items, hundreds of tokens each. Nothing is shared, so
+  either side computes every token once.
 - lora: rank {rank} on `{targets}`, {examples} examples, {epochs} epochs, batches of {batch_size}.
   The peer is PEFT in a plain PyTorch loop from the same initial weights, with the same batches,
   learning rate and clipping. Seconds are of training, without loading; losses are means of epochs.
@@ -43,8 +47,10 @@ def markdown(record: dict, bench: Bench, measures: Sequence[Measure]) -> str:
 
     record: the fields of `workdir.run_record`, and `load`: the machine's load average at the start.
     """
-    notes = _NOTES.format(**bench.config.icl, **bench.config.lora, many=bench.config.many,
-                          states=bench.config.states, generate=bench.config.generate)  # fmt: skip
+    cases = ("passages", "texts", "many", "states", "generate")
+    notes = _NOTES.format(
+        **bench.config.icl, **bench.config.lora, **{name: bench.config[name] for name in cases}
+    )
     parts = ["# Benchmark\n", _table(measures), notes, _where(record, bench.versions)]
     return "\n".join(parts if bench.has_peers else [*parts[:2], _NO_PEERS, *parts[2:]])
 
