@@ -40,24 +40,7 @@ def evaluate(
     meter, start = Meter(), time.perf_counter()
     readings = _answers(predictor, task, examples, meter)
     seconds = time.perf_counter() - start + meter.owed - meter.compile_seconds
-    cost, earlier = predictor.cost, predictor.kept.earlier
-    flops, moved = meter.flops + earlier.flops, meter.bytes + earlier.bytes
-    common = {
-        "n": len(examples),
-        "examples": cost.examples,
-        "trainable_params": cost.trainable_params,
-        "stored_bytes": cost.stored_bytes,
-        "train_seconds": cost.train_seconds,
-        "eval_seconds": seconds + earlier.seconds,
-        "train_flops": cost.train_flops,
-        "train_bytes": cost.train_bytes,
-        "flops_per_query": None if task.kind is Texts else flops / len(examples),
-        "bytes_per_query": None if task.kind is Texts else moved / len(examples),
-        "peak_bytes": memory.read(),
-        "fitted_together": cost.together,
-        "evaluated_together": meter.together,
-        "compile_seconds": cost.compile_seconds + meter.compile_seconds + earlier.compile_seconds,
-    }
+    common = _costs(predictor, task, len(examples), seconds, meter) | {"peak_bytes": memory.read()}
     if predictor.words:
         common["label_words"] = list(predictor.words)
     measures = named(task.metrics, task.kind)
@@ -74,6 +57,27 @@ def evaluate(
         first = measures[task.metrics[0]]
         predictions.extend(_predictions(own, examples, answers, first, predictor.words))
     return results, predictions
+
+
+def _costs(predictor, task: Task, n: int, seconds: float, meter: Meter) -> dict:
+    """What fitting and answering took; `seconds` and `meter` are of this pass alone."""
+    cost, earlier = predictor.cost, predictor.kept.earlier
+    flops, moved = meter.flops + earlier.flops, meter.bytes + earlier.bytes
+    return {
+        "n": n,
+        "examples": cost.examples,
+        "trainable_params": cost.trainable_params,
+        "stored_bytes": cost.stored_bytes,
+        "train_seconds": cost.train_seconds,
+        "eval_seconds": seconds + earlier.seconds,
+        "train_flops": cost.train_flops,
+        "train_bytes": cost.train_bytes,
+        "flops_per_query": None if task.kind is Texts else flops / n,
+        "bytes_per_query": None if task.kind is Texts else moved / n,
+        "fitted_together": cost.together,
+        "evaluated_together": meter.together,
+        "compile_seconds": cost.compile_seconds + meter.compile_seconds + earlier.compile_seconds,
+    }
 
 
 def _answers(predictor, task: Task, examples, meter: Meter) -> Mapping[str, Answers]:
