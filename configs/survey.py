@@ -3,8 +3,11 @@
     python -m experiments.survey --workdir=/tmp/survey
 
 `tasks` is a comma-separated choice of `common.TASKS` (or of sources of your own); what holds for
-all of them can be set as in compare, and a field of one as --config.tasks.NAME.FIELD=VALUE.
+all of them can be set as in compare, and a field of one as --config.tasks.NAME.FIELD=VALUE, where
+a source has '_' for every other sign: csv_reviews_csv.
 """
+
+import re
 
 from ml_collections import ConfigDict
 
@@ -33,7 +36,8 @@ def get_config(
     fields = common.experiment("rotten_tomatoes", model, arms).to_dict()
     del fields["task"]
     config = ConfigDict(fields)
-    config.tasks = {name: common.task(name) for name in tasks.split(",")}
+    keys = {name: re.sub(r"[^\w-]+", "_", name) for name in tasks.split(",")}  # without dots
+    config.tasks = {key: common.task(name) for name, key in keys.items()}
     for task in config.tasks.values():  # long answers would take most of the time
         task.generation.max_new_tokens = min(task.generation.max_new_tokens, 48)
     for name in tuned.split(","):  # as many steps as a few labels need

@@ -100,15 +100,19 @@ def cast(value: Any, default: Any) -> Any:
     """The value, or the value a text spells, as the type of the default.
 
     Elements of a tuple take the type of the default's first element, or of its element at the same
-    place where the default mixes types; a default of None, or an empty tuple, takes any literal.
-    Raises ValueError.
+    place where the default mixes types, in which a name may stand for a number; a default of None,
+    or an empty tuple, takes any literal. Raises ValueError.
     """
     if isinstance(value, str):
         value = _read(value, default)
     if isinstance(value, tuple | list) and isinstance(default, tuple | list):
         mixed = len({type(element) for element in default}) > 1
         types = default if mixed else [*default, None][:1] * len(value)
-        return type(default)(cast(v, d) for v, d in zip(value, types, strict=True))
+        named = mixed and any(isinstance(element, str) for element in default)
+        return type(default)(
+            v if named and isinstance(v, str) else cast(v, d)
+            for v, d in zip(value, types, strict=True)
+        )
     if type(default) is float and type(value) is int:
         return float(value)
     if default is not None and type(value) is not type(default):

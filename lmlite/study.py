@@ -29,6 +29,8 @@ def study(config: ConfigDict, workdir: Path) -> None:
     failed = []
     for labels, factor, most in config.points:
         names, folder = list(config.arms), workdir / f"{labels}-labels"
+        if most and failed and not found[-1][1]:
+            break  # no arm has a result to be chosen by
         if most:
             kept = (*config.always, *_arms_of(folder))
             names = chosen(names, found[-1][1] if found else (), most, kept)
@@ -40,8 +42,10 @@ def study(config: ConfigDict, workdir: Path) -> None:
             failed.append(f"{labels} labels: {error}")
         rows, answers = (Records(folder / f"{n}.jsonl").rows() for n in ("results", "predictions"))
         found.append((f"{labels} labels", summarize(rows, answers)))
-        write_text(workdir / REPORT, across(found, config.task.source, config.model))
-    print((workdir / REPORT).read_text())
+        if any(summaries for _, summaries in found):
+            write_text(workdir / REPORT, across(found, config.task.source, config.model))
+    if (workdir / REPORT).exists():
+        print((workdir / REPORT).read_text())
     if failed:
         raise UserError("; ".join(failed))
 

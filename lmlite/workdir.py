@@ -78,11 +78,12 @@ class Records:
 def write_config(workdir: Path, config: ConfigDict) -> None:
     """Writes config.json as a run starts or resumes.
 
-    It holds `config`, the fields of `run_record`, and under `earlier` the same fields of the starts
-    that this one resumes, with the `config` of those that had less. A run may be resumed with more
-    than it had: arms beside its own, and seeds and draws after its own; one that left nothing but
-    its config (a wrong column, say) may be started with any other. Raises UserError if the workdir
-    can't be written, or holds a run of a config that differs in anything else.
+    It holds `config`, the fields of `run_record`, soon `data` (see `write_data`), and under
+    `earlier` the same fields of the starts that this one resumes, with the `config` of those that
+    had less. A run may be resumed with more than it had: arms beside its own, and seeds and draws
+    after its own; one that left nothing but its config (a wrong column, say) may be started with
+    any other. Raises UserError if the workdir can't be written, or holds a run of a config that
+    differs in anything else.
     """
     path, now = workdir / CONFIG, to_json(config)
     try:
@@ -123,6 +124,20 @@ def _grown(old: dict, new: dict) -> dict:
     if "arms" in old and "arms" in new:
         grown["arms"] = new["arms"] | old["arms"]
     return grown
+
+
+def write_data(workdir: Path, fingerprint: str) -> None:
+    """Adds `data` to config.json: what tells the data that this start works on from any other.
+
+    Raises UserError where a start that it resumes had other data: a file that has changed.
+    """
+    record = read_config(workdir)
+    if {one["data"] for one in record["earlier"] if "data" in one} - {fingerprint}:
+        raise UserError(
+            f"the rows or prompts of the task have changed since the run in {workdir} began, and "
+            "results of both would be mixed; name another --workdir or delete that one"
+        )
+    write_text(workdir / CONFIG, json.dumps(record | {"data": fingerprint}, indent=1) + "\n")
 
 
 def run_record() -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
+from configs import survey
 from lmlite import config as configs
 from lmlite.config import ROOT, cast, leaves, load, nearest, override, product, sweeps, to_json
 from lmlite.errors import UserError
@@ -117,6 +118,7 @@ def test_config_files_are_found_from_any_folder(tmp_path, monkeypatch):
         ("tune.layers", "k,o", ("k", "o")),
         ("tune.layers", "1,2", ("1", "2")),
         ("tune.split", "[['dev', 1]]", (("dev", 1.0),)),
+        ("tune.split", "(('dev', 'validation'),)", (("dev", "validation"),)),
     ],
 )
 def test_overrides_take_the_type_of_the_default(file, path, value, expected):
@@ -177,6 +179,12 @@ def test_json_of_a_config_is_what_a_reader_returns():
     config = ConfigDict({"a": {"b": (1, ("c", None))}, "d": 0.5})
     assert to_json(config) == {"a": {"b": [1, ["c", None]]}, "d": 0.5}
     assert json.loads(json.dumps(to_json(config))) == to_json(config)
+
+
+def test_a_survey_takes_files_of_your_own():
+    config = survey.get_config(tasks="csv:a.b/re-views.csv,tang_poems").lock()
+    assert list(config.tasks) == ["csv_a_b_re-views_csv", "tang_poems"]
+    assert config.tasks["csv_a_b_re-views_csv"].source == "csv:a.b/re-views.csv"
 
 
 def test_every_config_builds_and_every_sweep_applies():

@@ -449,6 +449,19 @@ def test_bad_tasks(config, fields, message):
     assert "\n" not in str(error.value)
 
 
+def test_choices_may_be_numbers(config):
+    task = load_task(changed(config, choices=(1, 5)))
+    assert task.choices == ("1", "5") == task.test[0].choices and task.test[0].answer in "15"
+
+
+def test_more_passes_than_samples_are_not_estimated(config):
+    written = dict(max_new_tokens=9, samples=4)
+    given = dict(choices=(), labels=(), run_code=True, generation=ConfigDict(written))
+    assert load_task(changed(config, **given, metrics=("pass@1",))).metrics == ("pass@1",)
+    with pytest.raises(UserError, match="'pass@5', .* task.generation.samples=4; raise it"):
+        load_task(changed(config, **given, metrics=("pass@1", "pass@5")))
+
+
 def test_a_label_of_the_test_split_alone(config, tmp_path):
     """'odd' is in the films of one split only, by whichever way it is listed."""
     split = {row["film"]: split_of(row["film"], FRACTIONS) for row in FILMS}

@@ -19,6 +19,7 @@ from lmlite.data.balance import balanced_weights, resampled
 from lmlite.data.pack import pack
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
+from lmlite.models.tokenizer import Tokenizer
 from lmlite.step import loss
 from lmlite.train import Settings
 
@@ -111,6 +112,20 @@ def test_copies_change_the_text_alone(lm):
     assert sum(text != texts[i % 10] for i, text in enumerate(texts)) > 10
     assert repr(items) == repr(made.items(lm, TASK, EXAMPLES, 0))
     assert repr(items) != repr(made.items(lm, TASK, EXAMPLES, 1))
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_what_stands_around_the_template_stays_too(lm, chat):
+    task = dataclasses.replace(TASK, description="Say which.\n", chat=chat)
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}:"
+    own = Tokenizer(lm.text.backend, {**lm.text.config, "chat_template": template})
+    lm = dataclasses.replace(lm, tokenizer=own)
+    plain = Handling().items(lm, task, EXAMPLES, 0)
+    items = Handling(copies=1, token_dropout=0.4).items(lm, task, EXAMPLES, 0)[10:]
+    before = "<system>Say which.\n</system><user>In: " if chat else "Say which.\nIn: "
+    texts = [lm.text.decode(item.ids) for item in items]
+    assert all(text.startswith(before) and ".\nOut:" in text for text in texts)
+    assert sum(map(len, texts)) < sum(len(lm.text.decode(item.ids)) for item in plain)
 
 
 def test_a_template_of_the_text_alone_has_nothing_to_keep(lm):

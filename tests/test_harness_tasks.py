@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from configs import common
+from lmlite.config import override
 from lmlite.data.harness import load_yaml_task
 from lmlite.data.task import Example, Task
 from lmlite.data.tasks import load_task
@@ -332,7 +333,8 @@ def test_fields_for_calibration(tmp_path):
     task = load_yaml_task(str(path), FRACTIONS)
     assert task.content_free[0] == "Q: N/A\nA:" and task.premise == "\nA:"
     path = write(tmp_path, BASE | CASES["the prompt a column"])
-    assert load_yaml_task(str(path), FRACTIONS).content_free[0] == "N/A"
+    task = load_yaml_task(str(path), FRACTIONS)
+    assert task.content_free[0] == "N/A" and task.premise == ""
 
 
 def test_a_task_config_takes_it(tmp_path):
@@ -344,6 +346,35 @@ def test_a_task_config_takes_it(tmp_path):
     assert load_task(config) == dataclasses.replace(
         load_yaml_task(str(path), FRACTIONS), **expected
     )
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("limit", 5), ("target_delimiter", "->"), ("generation.samples", 5), ("choices", ("a",))],
+)
+def test_what_the_file_alone_says_is_not_set_elsewhere(field, value, tmp_path):
+    config = common.task(f"yaml:{write(tmp_path, BASE | CASES['generate'])}").lock()
+    with pytest.raises(UserError, match=f"task.{field}=.* does nothing for yaml:"):
+        load_task(override(config, {field: value}))
+
+
+@pytest.mark.parametrize(
+    "pattern, said",
+    [
+        (r"(?i)answer is (\w+)", "The ANSWER is Blue."),
+        (r"(?s)answer:(.*)end", "answer: a\nb end"),
+        (r"answer: (\d+)|none", "none of it"),
+        (r"answer: (\d+)|none", "answer: 7"),
+    ],
+)
+@pytest.mark.parametrize("select", [0, -1])
+def test_a_regex_finds_what_lm_eval_finds(pattern, said, select, tmp_path):
+    extraction = pytest.importorskip("lm_eval.filters.extraction")
+    step = dict(function="regex", regex_pattern=pattern, group_select=select)
+    fields = BASE | CASES["generate"] | dict(filter_list=[dict(name="a", filter=[step])])
+    task = load_yaml_task(str(write(tmp_path, fields)), FRACTIONS)
+    theirs = extraction.RegexFilter(pattern, select).apply([[said]], [{}])[0][0]
+    assert extracted(said, task.generation.extract).strip() == theirs.replace("[invalid]", "")
 
 
 FIXED = CASES["the text a column"]
@@ -382,6 +413,19 @@ BAD = {
     "sampling": (
         WRITTEN | dict(generation_kwargs={"temperature": 1, "top_k": 3}),
         "generation_kwargs.top_k is not supported",
+    ),
+    "beams": (
+        WRITTEN | dict(generation_kwargs={"do_sample": False, "top_p": 0.9, "num_beams": 4}),
+        "generation_kwargs.num_beams is not supported",
+    ),
+    "no such field": (dict(num_fewshots=3), "no field 'num_fewshots'; the nearest is 'num_few"),
+    "configuration": (
+        dict(dataset_path="data", dataset_kwargs=None, dataset_name="b"),
+        "dataset_name='b' of local data is not read",
+    ),
+    "fallback": (
+        WRITTEN | dict(filter_list=[{"filter": [{"function": "regex", "fallback": "A"}]}]),
+        "filter_list: fallback of regex is not supported",
     ),
     "unseen label": (dict(dataset_kwargs=files("few")), "'blue' of test-0 is in no row of the"),
     "no rows": (dict(dataset_kwargs=files("none")), "none.json is empty"),

@@ -69,7 +69,41 @@ def test_bleu_and_chrf_equal_sacrebleu():
     assert MEASURES["bleu"].value(answers) == pytest.approx(bleu)
     assert MEASURES["chrf"].value(answers) == pytest.approx(chrf)
     chinese = sacrebleu.corpus_bleu(WRITTEN[4:], [WANTED[4:]], tokenize="zh").score
-    assert text.corpus_bleu(WRITTEN[4:], WANTED[4:]) == pytest.approx(chinese)
+    assert text.corpus_score("bleu", WRITTEN[4:], WANTED[4:]) == pytest.approx(chinese)
+
+
+def drawn_texts(n: int) -> Texts:
+    words = np.array("a cat dog sat on the mat and ran far away from home".split())
+    wanted = [list(RANDOM.choice(words, RANDOM.integers(4, 30))) for _ in range(n)]
+    written = [[w if RANDOM.random() < 0.8 else "x" for w in some] for some in wanted]
+    return Texts(*([" ".join(some) for some in texts] for texts in (written, wanted)))
+
+
+@pytest.mark.parametrize("name", ["chrf", "bleu", "bits_per_byte"])
+def test_items_of_a_whole_have_its_value_as_mean_and_its_spread(name):
+    """The standard error from the items against values of other draws of as many texts."""
+
+    def draw():
+        answers = drawn_texts(60)
+        if MEASURES[name].of is Texts:
+            return answers
+        sizes = np.array([len(t) for t in answers.targets])
+        return Likelihoods(-sizes * RANDOM.normal(0.7, 0.05, 60), answers.targets)
+
+    values, errors = [], []
+    for _ in range(40):
+        answers = draw()
+        items = MEASURES[name].items(answers)
+        values.append(MEASURES[name].value(answers))
+        errors.append(items.std(ddof=1) / math.sqrt(len(items)))
+        assert items.mean() == pytest.approx(values[-1])
+    assert 0.7 < np.mean(errors) / np.std(values) < 1.4
+
+
+def test_one_text_is_its_own_value():
+    one = Texts(WRITTEN[:1], WANTED[:1])
+    for name in ("chrf", "bleu"):
+        assert MEASURES[name].items(one) == pytest.approx([MEASURES[name].value(one)])
 
 
 @pytest.mark.parametrize(

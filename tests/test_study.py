@@ -34,6 +34,11 @@ def go(tmp_path, capsys):
     return run
 
 
+def test_a_study_without_any_result_says_why(go):
+    with pytest.raises(UserError, match="8 labels: arm bias: .* has no biases"):
+        go("bias", (0,))
+
+
 def test_a_study_is_resumed_with_more_arms_and_seeds(go, tmp_path):
     first, (best,) = go("zero-shot,norms", (0,))
     assert first == ["norms, seed 0", "zero-shot, seed 0"] and best in first

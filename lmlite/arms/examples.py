@@ -15,6 +15,7 @@ from lmlite.data.item import Item
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded
+from lmlite.icl.prompts import prompt
 from lmlite.models.lm import LM
 
 
@@ -68,7 +69,8 @@ class Handling:
         if self.rewrite:
             other = hook(self.rewrite)
             examples = [dataclasses.replace(e, prompt=other(e.prompt)) for e in examples]
-        fixed = lm.text.encode(task.content_free[-1].rstrip())  # the template filled in with ''
+        empty = prompt(lm, task, (), task.content_free[-1]).rstrip()  # filled in with ''
+        fixed = lm.text.encode(empty, special=not task.chat)
         out = []
         for i, one in enumerate(encode_examples(lm, task, examples)):
             draw, where = np.random.default_rng([seed, copy, i]), inner(one.context, fixed)

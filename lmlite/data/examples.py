@@ -49,7 +49,7 @@ def _ignored(config: Any, row: Row) -> bool:
 
 
 def _example(config: Any, name: str, row: Row) -> Example:
-    choices = tuple(config.choices)
+    choices = tuple(map(str, config.choices))
     if config.choices_columns:
         choices = tuple(str(_column(row, c, "choices_columns")) for c in config.choices_columns)
     return Example(

@@ -102,4 +102,11 @@ def with_metrics(task: Task, names: Sequence[str]) -> Task:
             "task.metrics asks whether written programs pass their tests, which runs them on this "
             "machine; set task.run_code=true to allow it"
         )
+    samples = task.generation.samples
+    for name in names:
+        if name.startswith("pass@") and int(name.removeprefix("pass@")) > samples:
+            raise UserError(
+                f"task.metrics names {name!r}, which needs as many samples of an item, and "
+                f"task.generation.samples={samples}; raise it, with a temperature"
+            )
     return dataclasses.replace(task, metrics=names)

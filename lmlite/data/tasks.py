@@ -13,6 +13,10 @@ from lmlite.data.task import Example, Generation, Task, with_metrics
 from lmlite.errors import UserError
 
 SPLITS = ("train", "dev", "test")
+_FILE_SAYS = (
+    "labels", "ignore_labels", "choices", "choices_columns", "group", "id", "limit", "chunk",
+    "description", "tests", "entry_point", "run_code",
+)  # fmt: skip
 
 
 def load_task(config: Any) -> Task:
@@ -46,6 +50,7 @@ def load_task(config: Any) -> Task:
     of `split` and, where they are given, `metrics` itself: see `lmlite.data.harness.task`.
     """
     if config.source.startswith("yaml:"):
+        _check_unread(config)
         task = load_yaml_task(config.source.removeprefix("yaml:"), config.split)
         task = dataclasses.replace(task, chat=config.chat)
         return with_metrics(task, config.metrics or task.metrics)
@@ -63,7 +68,7 @@ def load_task(config: Any) -> Task:
     _check(config, splits)
     task = Task(
         name=config.source,
-        choices=tuple(config.choices),
+        choices=tuple(map(str, config.choices)),
         **{split: tuple(examples) for split, examples in splits.items()},
         fewshot_delimiter=config.fewshot_delimiter,
         target_delimiter=config.target_delimiter,
@@ -75,6 +80,22 @@ def load_task(config: Any) -> Task:
         run_code=config.run_code,
     )
     return with_metrics(task, config.metrics)
+
+
+def _check_unread(config: Any) -> None:
+    """Of a task file: refuses what the config sets and the file alone says."""
+    kept = {name: type(config[name])() for name in _FILE_SAYS}
+    kept |= {name: getattr(Task, name) for name in ("fewshot_delimiter", "target_delimiter")}
+    found = {name: config[name] for name in kept}
+    for name in ("max_new_tokens", "temperature", "samples", "extract", "ignore"):
+        kept[f"generation.{name}"] = getattr(Generation, name)
+        found[f"generation.{name}"] = config.generation[name]
+    for name, value in found.items():
+        if value != kept[name]:
+            raise UserError(
+                f"task.{name}={value!r} does nothing for {config.source}: a task file says it "
+                "itself; set it there"
+            )
 
 
 def _splits(config: Any) -> dict[str, float | str]:
@@ -101,7 +122,7 @@ def _splits(config: Any) -> dict[str, float | str]:
 def _check_choices(config: Any) -> None:
     if config.choices and config.choices_columns:
         raise UserError("task.choices and task.choices_columns are both given; set one to ()")
-    choices = tuple(config.choices_columns or config.choices)
+    choices = tuple(map(str, config.choices_columns or config.choices))
     repeated = len(set(choices)) < len(choices)
     if repeated or (config.labels and len(choices) != len(config.labels)):
         field = "choices_columns" if config.choices_columns else "choices"

@@ -119,7 +119,7 @@ def extracted(text: str, pattern: str) -> str:
     if not pattern:
         return text
     try:
-        found = [match[1] for match in re.finditer(pattern, text, re.DOTALL)]
+        found = [match[1] or "" for match in re.finditer(pattern, text, re.DOTALL)]
     except (re.error, IndexError) as error:
         raise UserError(
             f"generation.extract={pattern!r} is no regex with a group: {error}"

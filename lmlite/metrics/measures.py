@@ -45,8 +45,9 @@ Answers = Choices | Likelihoods | Texts
 
 
 class Measure(NamedTuple):
-    """of: what it is computed from. items: its value for each item, float[n], whose mean it is;
-    None where it has none, and `whole` is the value of all. unit: 'percent' of 0 .. 1, or 'plain'.
+    """of: what it is computed from. items: its value for each item, float[n], whose mean it is (of
+    a measure of all items together, one made so that it is); None where it has none, and `whole`
+    is the value of all. unit: 'percent' of 0 .. 1, or 'plain'.
     lower: whether less is better.
     """
 
@@ -80,10 +81,26 @@ def _written(function: Callable) -> Measure:
     return Measure(Texts, items=lambda a: function(a.written, a.targets))
 
 
+def _corpus(name: str) -> Measure:
+    """A measure of all texts together, whose items are what each does to it."""
+    return Measure(
+        Texts,
+        items=lambda a: text.corpus_items(name, a.written, a.targets),
+        whole=lambda a: text.corpus_score(name, a.written, a.targets),
+        unit="plain",
+    )
+
+
 def _bits(a: Likelihoods) -> np.ndarray:
-    """Bits of an item over the mean bytes of one, so that their mean is that of all bytes."""
-    size = np.mean([len(t.encode()) for t in a.texts])
-    return -np.asarray(a.logprobs) / np.log(2) / size
+    """Linear in an item's bits and bytes around those of all: a ratio's mean and its variance.
+
+    R + (bits - R bytes) / mean bytes, R the bits per byte of all. Bits over the mean bytes have the
+    same mean, but vary with the lengths of the texts.
+    """
+    sizes = np.array([len(t.encode()) for t in a.texts])
+    bits = -np.asarray(a.logprobs) / np.log(2)
+    ratio = bits.sum() / sizes.sum()
+    return ratio + (bits - ratio * sizes) / sizes.mean()
 
 
 def _passing(k: int) -> Measure:
@@ -111,10 +128,7 @@ MEASURES: dict[str, Measure] = {
     "exact_match": _written(text.exact_match),
     "f1": _written(text.token_f1),
     **{kind: _written(partial(text.rouge, kind)) for kind in ("rouge1", "rouge2", "rougeL")},
-    "chrf": _written(text.sentence_chrf)._replace(
-        whole=lambda a: text.corpus_chrf(a.written, a.targets), unit="plain"
-    ),
-    "bleu": Measure(Texts, whole=lambda a: text.corpus_bleu(a.written, a.targets), unit="plain"),
+    **{name: _corpus(name) for name in ("chrf", "bleu")},
     **{f"pass@{k}": _passing(k) for k in (1, 5, 10, 100)},
 }
 

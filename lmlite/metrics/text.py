@@ -52,27 +52,39 @@ def _rouge(kind: str):
     return RougeScorer([kind], use_stemmer=True)
 
 
-def sentence_chrf(predictions: Sequence[str], targets: Sequence[str]) -> np.ndarray:
-    """float[n] in 0 .. 100: chrF of each text (Popovic 2015), by sacrebleu."""
-    from sacrebleu import sentence_chrf as one
+def corpus_score(name: str, predictions: Sequence[str], targets: Sequence[str]) -> float:
+    """'chrf' (Popovic 2015) or 'bleu' of all texts together, 0 .. 100, by sacrebleu.
 
-    pairs = zip(predictions, targets, strict=True)
-    return np.array([one(p, [t]).score for p, t in pairs])
-
-
-def corpus_chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """chrF of all texts together, 0 .. 100, by sacrebleu."""
-    from sacrebleu import corpus_chrf as all_of
-
-    return all_of(list(predictions), [list(targets)]).score
+    BLEU of Chinese and Japanese is by characters.
+    """
+    return _sacrebleu(name, targets).corpus_score(list(predictions), [list(targets)]).score
 
 
-def corpus_bleu(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """BLEU of all texts together, 0 .. 100, by sacrebleu; Chinese and Japanese by characters."""
-    from sacrebleu import corpus_bleu as all_of
+def corpus_items(name: str, predictions: Sequence[str], targets: Sequence[str]) -> np.ndarray:
+    """float[n], whose mean is `corpus_score` and whose variance is that of its jackknife.
 
-    tokenize = "zh" if any(re.search(r"[\u4e00-\u9fff]", t) for t in targets) else "13a"
-    return all_of(list(predictions), [list(targets)], tokenize=tokenize).score
+    n score - (n - 1) score without the item (Tukey's pseudo-values), moved to the score as mean.
+    Scores are functions of counts that add up, so none is counted twice.
+    """
+    metric = _sacrebleu(name, targets)
+    counts = np.array(metric._extract_corpus_statistics(list(predictions), [list(targets)]))
+    n, every = len(counts), counts.sum(0)
+    if n == 1:
+        return np.array([corpus_score(name, predictions, targets)])
+
+    def score(some: np.ndarray) -> float:
+        return metric._compute_score_from_stats(some.tolist()).score
+
+    left_out = (n - 1) * np.array([score(every - own) for own in counts])
+    return score(every) + left_out.mean() - left_out
+
+
+def _sacrebleu(name: str, targets: Sequence[str]):
+    from sacrebleu import BLEU, CHRF  # slow to import
+
+    if name == "chrf":
+        return CHRF()
+    return BLEU(tokenize="zh" if any(re.search(r"[\u4e00-\u9fff]", t) for t in targets) else "13a")
 
 
 def bits_per_byte(logprobs: Sequence[float], texts: Sequence[str]) -> float:

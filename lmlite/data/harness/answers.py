@@ -14,20 +14,25 @@ from lmlite.metrics.measures import MEASURES
 # reading of the same scores.
 _METRICS = {"acc": "accuracy", "acc_norm": "accuracy", "acc_bytes": "accuracy", "mcc": "matthews"}
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_OF_DRAWS = ("top_k", "top_p", "min_p")  # say nothing of greedy decoding
 _LENGTH = 256  # lm_eval's default
 _IGNORED = {"ignore_punctuation": f"[{re.escape(string.punctuation)}]", "ignore_numbers": "[0-9]"}
 _METRIC_FIELDS = {"metric", "aggregation", "higher_is_better", "hf_evaluate"}
+_FILTER_FIELDS = {"function", "regex_pattern", "group_select"}
 _MATCHING = {"regexes_to_ignore", "ignore_case", *_IGNORED}
 
 
 def generation(fields: Fields, path: Path) -> Generation:
     """What generation_kwargs, the first filter and the options of exact_match ask for."""
     given = dict(fields.get("generation_kwargs", {}))
-    until = given.pop("until", fields.get("fewshot_delimiter", "\n\n"))
+    until = given.pop("until", fields.get("fewshot_delimiter", "\n\n")) or ()
     lengths = [given.pop(name, None) for name in _LENGTHS]
     temperature = float(given.pop("temperature", 0.0) or 0.0)
     if not given.pop("do_sample", temperature > 0):
-        temperature, given = 0.0, {}
+        temperature = 0.0
+        given = {name: value for name, value in given.items() if name not in _OF_DRAWS}
+    if given.get("num_beams") == 1:
+        del given["num_beams"]
     if given:
         raise UserError(
             f"{path}: generation_kwargs.{min(given)} is not supported; leave it out, or evaluate "
@@ -75,6 +80,11 @@ def _extract(fields: Fields, path: Path) -> str:
     """The regex that finds the answer in what is written: that of the first filter, '' for none."""
     found = ""
     for step in (fields.get("filter_list") or [{}])[0].get("filter", []):
+        if unread := sorted(set(step) - _FILTER_FIELDS):
+            raise UserError(
+                f"{path}: filter_list: {unread[0]} of {step['function']} is not supported; leave "
+                "it out, or evaluate by python -m lmlite.harness"
+            )
         if step["function"] == "regex" and not found:
             found = _regex(step, path)
         elif step["function"] not in ("take_first", "remove_whitespace"):
@@ -98,5 +108,7 @@ def _regex(step: dict[str, Any], path: Path) -> str:
             f"{path}: filter_list: a regex of one group, its first (0) or last (-1) match, is "
             f"supported, not {pattern!r} with group_select={select}"
         )
-    own = f"(?-s:{pattern})" if count else f"((?-s:{pattern}))"
+    flags, bare = re.fullmatch(r"(?:\(\?([aimsux]+)\))?(.*)", pattern, re.DOTALL).groups("")
+    own = f"(?{flags}{'' if 's' in flags else '-s'}:{bare})"
+    own = own if count else f"({own})"
     return own if select else rf"\A(?s:.*?){own}"

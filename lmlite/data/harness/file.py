@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from lmlite.config import nearest
 from lmlite.errors import UserError
 
 Fields = dict[str, Any]
@@ -18,6 +19,16 @@ _REFUSED_OF_SHOTS = (
     "doc_to_text", "doc_to_target", "doc_to_choice", "target_delimiter", "fewshot_delimiter",
     "gen_prefix", "process_docs",
 )  # fmt: skip
+
+
+# What lmlite reads, and what names, explains or checks a task without changing it.
+_KNOWN = frozenset(
+    "task task_alias tag group metadata include dataset_path dataset_name dataset_kwargs"
+    " training_split validation_split test_split fewshot_split doc_to_text doc_to_target"
+    " doc_to_choice output_type description target_delimiter fewshot_delimiter fewshot_config"
+    " num_fewshot metric_list generation_kwargs filter_list repeats should_decontaminate"
+    " doc_to_decontamination_query unsafe_code".split()
+) | set(_REFUSED)
 
 
 class _Function(str):
@@ -43,6 +54,10 @@ def read_fields(path: Path) -> Fields:
             raise UserError(
                 f"{path}: {name} is a function in Python ({function}), which is not run here; "
                 "write the rows that it makes to a file, or evaluate by python -m lmlite.harness"
+            )
+        if name not in _KNOWN:
+            raise UserError(
+                f"{path}: there is no field {name!r}; the nearest is {nearest(name, _KNOWN)!r}"
             )
     shots = fields.get("fewshot_config", {})
     unread = [name for name in _REFUSED if fields.get(name)]

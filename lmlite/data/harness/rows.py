@@ -57,11 +57,14 @@ def _finder(fields: Fields, path: Path) -> Callable[[str], list[Row]]:
     if options:
         raise UserError(f"{path}: dataset_kwargs.{min(options)} is not read here; leave it out")
     if ":" in place:  # a source of lmlite's, such as tfds:NAME
-        return lambda split: read(f"{place}:{split}")
+        name = fields.get("dataset_name")
+        return lambda split: read(f"{place}/{name}:{split}" if name else f"{place}:{split}")
     if place in _KINDS and files:
         named = files if isinstance(files, dict) else {"train": files}
         return lambda split: _file_rows(place, named, split, path)
     folder = _local(place, path)
+    if (name := fields.get("dataset_name", "default")) != "default":
+        raise UserError(f"{path}: dataset_name={name!r} of local data is not read; leave it out")
     if place and place not in _KINDS and folder.is_dir():
         return lambda split: _folder_rows(folder, split)
     raise UserError(

@@ -49,6 +49,7 @@ def load_yaml_task(path: str, fractions: Sequence[tuple[str, Any]]) -> Task:
     splits = {split: _examples(templates, output, own) for split, own in rows.items()}
     _check(place, splits)
     prompted = output != "loglikelihood_rolling"
+    template = _template(fields, rows["test"][0][1]) if prompted else ""
     task = Task(
         name=name,
         choices=_shared(splits),
@@ -58,8 +59,8 @@ def load_yaml_task(path: str, fractions: Sequence[tuple[str, Any]]) -> Task:
         answers_delimited=output == "loglikelihood",
         description=_description(templates, rows),
         **_demonstrations(fields, place),
-        frame=Frame(_template(fields, rows["test"][0][1])) if prompted else str,
-        premise=_premise(fields) if prompted else "",
+        frame=Frame(template) if prompted else str,
+        premise=_premise(template) if prompted else "",
         generation=generation(fields, place) if output == "generate_until" else Generation(),
     )
     return with_metrics(task, metrics(fields, task.kind, place))
@@ -135,6 +136,6 @@ def _template(fields: Fields, row: Row) -> str:
     return "{{text}}" if fields["doc_to_text"] in row else fields["doc_to_text"]
 
 
-def _premise(fields: Fields) -> str:
+def _premise(template: str) -> str:
     """The fixed text after the last column."""
-    return re.split(r"\}\}|%\}", fields["doc_to_text"])[-1]
+    return re.split(r"\}\}|%\}", template)[-1]
