@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from lmlite import answers, arms
 from lmlite.arms import Arm, Labelled, Log, Predictor
+from lmlite.data.fingerprint import fingerprint
 from lmlite.data.splits import held_out, sample
 from lmlite.data.task import Example, Task
 from lmlite.data.tasks import load_task
@@ -21,7 +22,7 @@ from lmlite.models.load import load
 from lmlite.report import print_table, write_report
 from lmlite.runtime import PeakMemory
 from lmlite.states import StateStore
-from lmlite.workdir import Records, event_writer, read_config
+from lmlite.workdir import Records, event_writer, read_config, write_data
 
 TOGETHER = {"cpu": 1}  # arms in a step where config.together is 0; elsewhere:
 _OTHER_TOGETHER = 8
@@ -55,6 +56,9 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
     data = labelled(task, config.examples, config.dev_fraction, config.seed)
     states = StateStore(workdir / "states")
     run = Comparison(load(config.model, config.dtype), task, data, test, workdir, models, states)
+    write_data(workdir, fingerprint(task, data.train, data.dev, test))
+    for job in todo if models else ():
+        _check_saving(job, run.lm, data)
     results = Records(workdir / "results.jsonl")
     predictions = Records(workdir / "predictions.jsonl")
     done = {(row["job"], row["seed"]) for row in results.rows()}
@@ -155,8 +159,21 @@ class Comparison:
         fitted = fitted.keeping(self._answers(job))
         results, predictions = evaluate(fitted, self.task, self.test, identity, memory)
         for row in results:
-            events.add_scalar(f"test/{row['metric']}", row["value"] or float("nan"))
+            value = float("nan") if row["value"] is None else row["value"]
+            events.add_scalar(f"test/{row['metric']}", value)
         return results, predictions
+
+
+def _check_saving(job: Job, lm: LM, data: Labelled) -> None:
+    """Raises UserError where the tuned model would be no plain one: before it is trained."""
+    arm = job.arm
+    if arm.family == "tuning" and (
+        not arm.method.foldable or lm.hooks or lm.virtual or arm.headed(lm, data.train)
+    ):
+        raise UserError(
+            f"save=true: what {job.name} trains cannot be folded into a model of the base's kind; "
+            "leave it out, and use experiments.export on the workdir"
+        )
 
 
 def _together(most: int) -> int:

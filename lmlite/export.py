@@ -84,6 +84,8 @@ def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
     or unfinished run.
     """
     config = ConfigDict(_tuples(read_config(folder)["config"]))
+    if config.get("folds"):
+        raise UserError(f"{folder} is a cross-validation, which leaves no one model; set folds=0")
     tuned = {f"{job.name}-{job.seed}": job for job in jobs(config) if job.arm.family == "tuning"}
     if not run and len(tuned) == 1:
         (run,) = tuned
@@ -93,6 +95,8 @@ def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
     done = {(row["job"], row["seed"]) for row in Records(folder / "results.jsonl").rows()}
     if (job.name, job.seed) not in done:
         raise UserError(f"run {run} in {folder} is not finished; give its command again first")
+    if not (folder / "checkpoints" / run).is_dir():
+        raise UserError(f"{folder / 'checkpoints' / run} is gone; run the command anew elsewhere")
     task, lm = load_task(config.task), load(config.model, config.dtype)
     data = labelled(task, config.examples, config.dev_fraction, config.seed)
     predictor = job.arm.fit(lm, task, data, job.seed, Log(folder / "checkpoints" / run))

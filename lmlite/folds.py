@@ -13,13 +13,17 @@ from ml_collections import ConfigDict
 
 from lmlite.arms import Labelled
 from lmlite.compare import Comparison, jobs
+from lmlite.data.fingerprint import fingerprint
 from lmlite.data.splits import held_out, position, sample
 from lmlite.data.task import Example
 from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
-from lmlite.metrics import interval
+from lmlite.metrics import Estimate, interval
+from lmlite.metrics.measures import MEASURES
 from lmlite.models.load import load
-from lmlite.workdir import Records, write_text
+from lmlite.report import units
+from lmlite.report.summary import main_metric
+from lmlite.workdir import Records, write_data, write_text
 
 
 def cross_validate(config: ConfigDict, workdir: Path) -> None:
@@ -30,11 +34,14 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
     A fold whose result `workdir` holds is not fitted again. Raises UserError for bad settings, and
     where an arm cannot run.
     """
+    if config.save:
+        raise UserError(f"save=true: folds={config.folds} leave no one model; set folds=0")
     todo = list(jobs(config))
     task = load_task(config.task)
     examples = sample(task.train, config.examples, config.seed)
     parts = split_folds(examples, config.folds, config.seed)
     lm = load(config.model, config.dtype)
+    write_data(workdir, fingerprint(task, *parts))
     results, answers = (Records(workdir / f"{x}.jsonl") for x in ("results", "predictions"))
     done = {(row["job"], row["seed"], row["split"]) for row in results.rows()}
     for k, held in enumerate(parts):
@@ -51,9 +58,11 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
             answers.add([{**one, "split": split} for one in predictions])
             results.add(rows)
             fold.forget(job)
-            print(f"{job.name}, seed {job.seed}, {split}: {rows[0]['value']:.3f}", flush=True)
+            told = units.decimal(_number(rows[0]["value"]))
+            print(f"{job.name}, seed {job.seed}, {split}: {told}", flush=True)
     summary = summarised(results.rows(), answers.rows())
-    write_text(workdir / "folds.json", json.dumps(summary, indent=1) + "\n")
+    known = [{k: None if v != v else v for k, v in one.items()} for one in summary]  # NaN is none
+    write_text(workdir / "folds.json", json.dumps(known, indent=1) + "\n")
     write_text(workdir / "report.md", _report(summary))
     print(_report(summary), f"report: {workdir / 'report.md'}", sep="\n")
 
@@ -89,35 +98,46 @@ def _rest(examples: Sequence[Example], held: Sequence[Example], fraction: float)
 
 
 def summarised(rows: Sequence[dict], predictions: Sequence[dict]) -> list[dict]:
-    """One dict an arm: the mean accuracy over all n examples with its 95 % interval, and by fold.
+    """One dict an arm: the task's first metric over all n examples with its interval, and by fold.
 
-    value, low, high: of right[S, n], every example judged by the fit that did not see it. folds:
-    means over the seeds; sd: their standard deviation.
+    value, low, high: of the items' values [S, n], every example judged by the fit that did not see
+    it; NaN bounds, and the mean of the folds, where the metric is no mean over items. folds: means
+    over the seeds; sd: their standard deviation.
     """
+    metric = main_metric(rows)
     out = []
     for arm in dict.fromkeys(row["arm"] for row in rows):
-        own = [row for row in rows if row["arm"] == arm]
+        own = [row for row in rows if row["arm"] == arm and row["metric"] == metric]
         names = sorted({row["split"] for row in own}, key=lambda name: int(name.split("-")[1]))
         values = [
-            float(np.mean([row["value"] for row in own if row["split"] == name])) for name in names
+            float(np.mean([_number(row["value"]) for row in own if row["split"] == name]))
+            for name in names
         ]
-        right: dict[int, dict[str, bool]] = {}
+        items: dict[int, dict[str, float]] = {}
         for one in predictions:
             if one["arm"] == arm:
-                hit = one["prediction"] == one["target"]
-                right.setdefault(one["seed"], {})[one["id"]] = hit
-        table = np.array([[hits[i] for i in sorted(hits)] for hits in right.values()])
-        estimate = interval(table)
+                items.setdefault(one["seed"], {})[one["id"]] = _number(one["value"])
+        found = interval(np.array([[one[i] for i in sorted(one)] for one in items.values()]))
+        if np.isnan(found.value):
+            found = found._replace(value=float(np.mean(values)))
         sd = float(np.std(values, ddof=1))
-        out.append({"arm": arm, **estimate._asdict(), "sd": sd, "folds": values})
+        out.append({"arm": arm, "metric": metric, **found._asdict(), "sd": sd, "folds": values})
     return out
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _report(summary: Sequence[dict]) -> str:
     """A Markdown table, best first."""
-    lines = ["| arm | accuracy % [95 % CI] | sd over folds | folds |", "|---|---:|---:|---|"]
-    for one in sorted(summary, key=lambda one: -one["value"]):
-        value, low, high, sd = (100 * one[name] for name in ("value", "low", "high", "sd"))
-        folds = ", ".join(f"{100 * v:.1f}" for v in one["folds"])
-        lines.append(f"| {one['arm']} | {value:.1f} [{low:.1f}, {high:.1f}] | {sd:.1f} | {folds} |")
+    metric = summary[0]["metric"]
+    measure = MEASURES[metric]
+    unit, sign = measure.unit, 1 if measure.lower else -1
+    title = f"{metric} %" if unit == "percent" else metric
+    lines = [f"| arm | {title} [95 % CI] | sd over folds | folds |", "|---|---:|---:|---|"]
+    for one in sorted(summary, key=lambda one: sign * one["value"]):
+        found = units.estimate(Estimate(*(one[name] for name in Estimate._fields)), unit)
+        folds = ", ".join(units.value(v, unit) for v in one["folds"])
+        lines.append(f"| {one['arm']} | {found} | {units.value(one['sd'], unit)} | {folds} |")
     return "\n".join(lines) + "\n"

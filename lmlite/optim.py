@@ -6,7 +6,7 @@ that differ in them share a compiled step, or stand side by side in one.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,20 @@ from lmlite import tree
 from lmlite.errors import UserError
 
 SCHEDULES = ("constant", "linear", "cosine")
+_OF_GROUPS = ("learning_rate", "weight_decay", "factor", "starts")
+
+
+def check(fields: Mapping[str, Any]) -> None:
+    """Raises UserError for fields of an `Optimizer` that cannot be: before anything is trained."""
+    if fields.get("schedule", "linear") not in SCHEDULES:
+        raise UserError(f"optim.schedule={fields['schedule']!r} is unknown; known: {SCHEDULES}")
+    if fields.get("accumulate", 1) < 1:
+        raise UserError(f"optim.accumulate={fields['accumulate']} must be at least 1")
+    for label, *pairs in fields.get("groups", ()):
+        if unknown := [name for name, _ in pairs if name not in _OF_GROUPS]:
+            raise UserError(
+                f"optim.groups: {unknown[0]!r} of {label!r} is unknown; known: {_OF_GROUPS}"
+            )
 
 
 class Rates(NamedTuple):
@@ -55,7 +69,8 @@ class Optimizer:
 
     steps: optimizer updates in all. labels: (path, label) of every trainable leaf.
     groups: (label, (field, value), ...) that replace `learning_rate` or `weight_decay` for a label,
-    multiply the rate by a `factor`, or make it 0 for the first fraction `starts` of the updates.
+    multiply the rate by a `factor`, or make it 0 for the first fraction `starts` of the updates; of
+    several of one label each replaces its own fields.
     head_learning_rate: of the leaves labelled `tree.HEAD`, which start at nothing.
     warmup: fraction of the steps. clip_norm: global norm over the trainable leaves, 0 for none.
     accumulate: batches averaged before an update. beta2: Adam's.
@@ -73,6 +88,9 @@ class Optimizer:
     groups: tuple = ()
     beta2: float = 0.999
 
+    def __post_init__(self):
+        check(vars(self))
+
     @property
     def rule(self) -> Rule:
         """What it has in common with optimizers of other rates and schedules."""
@@ -81,13 +99,16 @@ class Optimizer:
     def rates(self) -> dict[str, Rates]:
         """The numbers of each label.
 
-        Raises UserError for an unknown schedule or a group that labels nothing.
+        Raises UserError for a group that labels nothing.
         """
         names = sorted({label for _, label in self.labels})  # a set would change with the process
-        overrides = {label: dict(pairs) for label, *pairs in self.groups}
+        overrides: dict[str, dict] = {}
+        for label, *pairs in self.groups:
+            overrides[label] = overrides.get(label, {}) | dict(pairs)
         if unknown := sorted(set(overrides) - set(names)):
             raise UserError(f"optim.groups names {unknown[0]!r}; labels here are {sorted(names)}")
-        overrides = {tree.HEAD: {"learning_rate": self.head_learning_rate}} | overrides
+        head = {"learning_rate": self.head_learning_rate}
+        overrides[tree.HEAD] = head | overrides.get(tree.HEAD, {})
         return {name: self._rates(**overrides.get(name, {})) for name in sorted(names)}
 
     def build(self) -> optax.GradientTransformation:
@@ -108,10 +129,8 @@ class Optimizer:
             after = optax.constant_schedule(rate)
         elif self.schedule == "linear":
             after = optax.linear_schedule(rate, 0.0, rest)
-        elif self.schedule == "cosine":
-            after = optax.cosine_decay_schedule(rate, rest)
         else:
-            raise UserError(f"optim.schedule={self.schedule!r} is unknown; known: {SCHEDULES}")
+            after = optax.cosine_decay_schedule(rate, rest)
         if not warmup:
             return after
         # The first update already moves: 1/w, 2/w, ... rather than 0, 1/w, ...

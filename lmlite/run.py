@@ -14,7 +14,7 @@ import numpy as np
 
 from lmlite import loop, tree
 from lmlite.errors import UserError
-from lmlite.optim import Optimizer
+from lmlite.optim import Optimizer, check
 from lmlite.runtime import stream
 from lmlite.states import first_trained_layer
 from lmlite.step import trained_network
@@ -36,6 +36,14 @@ class Settings:
     optim: Mapping[str, Any]
     remat: str = "none"
     focal_gamma: float = 0.0
+
+    def __post_init__(self):
+        if self.batch_size < 1 or self.epochs < 0:
+            raise UserError(
+                f"train.batch_size={self.batch_size} must be at least 1, and "
+                f"train.epochs={self.epochs} at least 0"
+            )
+        check(self.optim)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +75,14 @@ class Run:
         self.states = states.states(lm, self.frozen, [*items, *dev], cut, meter)
         self.start_layer = 0 if self.states is None else cut
         self.steps_per_epoch = math.ceil(len(items) / settings.batch_size)
+        batches, each = settings.epochs * self.steps_per_epoch, settings.optim["accumulate"]
+        if 0 < batches < each:
+            raise UserError(
+                f"optim.accumulate={each} is more than the {batches} batches of all epochs, so "
+                "nothing would be updated; lower it"
+            )
         self.optimizer = Optimizer(
-            steps=max(1, settings.epochs * self.steps_per_epoch // settings.optim["accumulate"]),
+            steps=max(1, batches // each),
             labels=tuple((path, labels[path]) for path in tree.flatten(self.train)),
             **settings.optim,
         )

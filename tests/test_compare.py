@@ -78,6 +78,20 @@ def test_command_to_report_and_resume(files, run_python, tmp_path):
     assert rerun["lora-qv"] == {row["arm"]: row["value"] for row in rows}["lora-qv"]
 
 
+def test_a_file_that_has_changed_is_not_mixed_in(files, run_python, tmp_path):
+    work, task = tmp_path / "work", tmp_path / "task.csv"
+    task.write_text((files / "task.csv").read_text())
+    assert run_python(*command(files, work, "zero-shot", task=task)).returncode == 0
+    before = (work / "results.jsonl").read_text()
+    task.write_text(task.read_text().replace(" b,bad", " q,bad"))
+    done = run_python(*command(files, work, "zero-shot,linear-probe", task=task))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "rows or prompts of the task have changed" in done.stderr
+    assert (work / "results.jsonl").read_text() == before
+    task.write_text((files / "task.csv").read_text())
+    assert run_python(*command(files, work, "zero-shot", task=task)).returncode == 0
+
+
 def test_seeds_fitted_together_are_recorded_one_by_one(files, run_python, tmp_path):
     work = tmp_path / "work"
     more = "--config.seeds=(0,1,2)", "--config.together=2"
@@ -111,6 +125,16 @@ def test_finetune_writes_a_model_that_loads(files, run_python, tmp_path):
     assert done.returncode == 0, done.stderr
     tuned = lmlite.load(work / "model" / "lora-qv-0")
     assert tuned.logits([[1, 2, 3]]).shape == (1, 3, 256)
+
+
+def test_what_cannot_be_saved_is_not_trained_first(files, run_python, tmp_path):
+    more = "--config.save=true", "--config.folds=0"
+    call = command(files, tmp_path / "work", "", *more, experiment="finetune")
+    call[2] += ",method=houlsby"
+    done = run_python(*call)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "save=true: what houlsby trains cannot be folded" in done.stderr
+    assert not (tmp_path / "work" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(

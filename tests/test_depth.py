@@ -1,5 +1,7 @@
 """Learning rates and times by depth: layer-wise decay and gradual unfreezing, in every role."""
 
+import dataclasses
+
 import numpy as np
 import parity
 import pytest
@@ -13,6 +15,7 @@ from lmlite.arms.tuned import Tuned
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.optim import Optimizer
+from lmlite.runtime import Meter
 from lmlite.train import Settings
 
 
@@ -48,6 +51,17 @@ def test_a_frozen_block_stays_to_the_bit_until_its_turn():
     for path, leaf in tree.flatten(found).items():
         moved = bool((leaf != tree.flatten(lm.params)[path]).any())
         assert moved == path.startswith(("layers_1/", "norm/")), path
+
+
+def test_an_encoder_with_nothing_above_its_blocks(tmp_path):
+    parity.write(tmp_path / "a", **parity.cases()["distilbert_headless"])
+    lm = dataclasses.replace(lmlite.load(tmp_path / "a"), tokenizer=tiny_lm(layers=1).tokenizer)
+    examples = tuple(Example(f"{i}", f"{i}?", ("a", "b"), i % 2, f"{i}") for i in range(4))
+    task = Task("t", ("a", "b"), examples, (), examples)
+    optim = dict(learning_rate=1e-3, warmup=0.0, accumulate=1, clip_norm=1.0)
+    arm = Tuned(METHODS["layerwise"](), Settings(1, 4, 0, optim))
+    found = arm.start(lm, task, Labelled(examples, ()), 0, Meter())
+    assert "top" not in found.labels.values() and found.settings.optim["groups"]
 
 
 def test_layerwise_labels_of_every_role(tmp_path):

@@ -162,6 +162,16 @@ def test_every_method_tunes_an_encoder_through_a_head(tiny, method):
     assert (predictor.cost.trainable_params == head) == (method == "linear_probe")
 
 
+@pytest.mark.parametrize("method", ["linear_probe", "lora"])
+def test_a_head_needs_choices_that_all_items_share(tiny, method):
+    letters = task()
+    own = [dataclasses.replace(e, choices=(f"no{e.id}", "yes")) for e in letters.train]
+    unlike = dataclasses.replace(letters, choices=(), train=tuple(own))
+    arm = Tuned(METHODS[method](), Settings(epochs=1, batch_size=8, patience=0, optim=OPTIM))
+    with pytest.raises(UserError, match="a classification head needs task.choices"):
+        arm.fit(tiny, unlike, Labelled(unlike.train[:8], ()), 0, Log())
+
+
 def test_a_head_reads_the_mean_of_a_texts_own_states(tiny):
     headed, _ = attach_headed(METHODS["full"](), tiny, jax.random.key(0), 3)
     draw = np.random.default_rng(0)

@@ -12,6 +12,8 @@ from lmlite import folds
 from lmlite.config import override
 from lmlite.data.task import Example
 from lmlite.errors import UserError
+from lmlite.export import read_run
+from lmlite.workdir import write_config
 
 GROUPED = [Example(f"{i}", "p", ("a", "b"), i % 3 == 0, f"g{i // 2}") for i in range(30)]
 
@@ -46,6 +48,7 @@ def test_the_command_to_folds_json_and_resume(tmp_path, capsys, monkeypatch):
     config = finetune.get_config(task=task, model=model, method="linear-probe")
     labels = {"task.labels": ("bad", "good"), "task.choices": ("bad", "good")}
     config = override(config.lock(), labels | {"examples": 16, "folds": 3, "seeds": (0, 1)})
+    write_config(tmp_path, config)
     folds.cross_validate(config, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert {(r["split"], r["seed"]) for r in rows} == {
@@ -60,3 +63,26 @@ def test_the_command_to_folds_json_and_resume(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(folds.Comparison, "outcomes", lambda *args: pytest.fail("fitted again"))
     folds.cross_validate(config, tmp_path)
     assert "| linear-probe |" in capsys.readouterr().out
+    with pytest.raises(UserError, match="is a cross-validation, which leaves no one model"):
+        read_run(tmp_path)
+    with pytest.raises(UserError, match="save=true: folds=3 leave no one model"):
+        folds.cross_validate(override(config, {"save": True}), tmp_path)
+
+
+def test_folds_are_told_in_the_first_metric():
+    def row(metric, value, fold):
+        return dict(arm="a", metric=metric, value=value, split=f"fold-{fold}", seed=0)
+
+    def found(metric, values, items):
+        rows = [row(metric, v, k) for k, v in enumerate(values)]
+        rows += [row("macro_f1", 0.1, k) for k in range(2)]
+        shown = [dict(arm="a", seed=0, id=str(i), value=v) for i, v in enumerate(items)]
+        return folds.summarised(rows, shown)[0]
+
+    one = found("accuracy", (0.5, 1.0), (0, 1, 1, 1))
+    assert one["folds"] == [0.5, 1.0] and one["value"] == 0.75
+    bits = found("bits_per_byte", (3.0, 4.0), (3.0, 4.0))
+    assert bits["value"] == 3.5 and "| bits_per_byte [95 % CI] |" in folds._report([bits])
+    assert "| a | 3.5 [3, 4] |" in folds._report([bits])
+    whole = found("macro_f1", (0.3, 0.5), (None, None))
+    assert whole["value"] == pytest.approx(0.25) and np.isnan(whole["low"])

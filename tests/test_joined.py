@@ -41,6 +41,29 @@ def test_it_computes_what_the_parts_do_one_after_the_other(lm):
     assert np.abs(found - one.logits(IDS)).max() > 1e-2
 
 
+FISH = METHODS["fish_mask"](fraction=0.1)
+PAIRS = {
+    "other modules": (METHODS["lora"](r"layers_\d+/attn/q"), METHODS["dora"](r"layers_\d+/mlp/up")),
+    "beside all": (PROMPT, METHODS["full"]()),
+    "beside all, held": (METHODS["l2_sp"](), PROMPT),
+    "beside a mask": (LORA, FISH),
+    "two kinds": (METHODS["adapter"](width=2), METHODS["parallel_adapter"](width=2)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_any_parts_that_fit_train_together(lm, name):
+    def squares(paths):
+        return {path: np.abs(tree.flatten(lm.params)[path]) for path in paths}
+
+    joined = METHODS["joined"](parts=PAIRS[name])
+    _, labels = attach(joined, lm, jax.random.key(0), squares=squares)
+    trained = {label for label in labels.values() if label != tree.FROZEN}
+    each = [attach(part, lm, jax.random.key(0), squares=squares)[1] for part in PAIRS[name]]
+    assert trained == {x for own in each for x in own.values() if x != tree.FROZEN}
+    assert labels.keys() == {path for own in each for path in own}
+
+
 def test_the_default_arm_trains_both(lm):
     made = [(f"{i}", f"{'xy'[i % 2]}{i}?", i % 2) for i in range(8)]
     examples = tuple(Example(i, text, ("a", "b"), target, i) for i, text, target in made)

@@ -564,3 +564,23 @@ def test_every_arm_builds(name):
 
 def test_every_method_has_an_arm():
     assert {spec.method for spec in common.methods().values()} == set(METHODS)
+
+
+@pytest.mark.parametrize("name, kept", [
+    ("sparse_mask", None), ("encoded_prefix", 2 * 2 * 3 * 2 * 4), ("p_tuning", 3 * 16), ("lora", 0),
+])  # fmt: skip
+def test_what_is_kept_is_what_answers_need(name, kept):
+    """A mask's places too; of an encoded prompt what the encoder wrote."""
+    lm = model(LLAMA)
+    method = METHODS[name](**HYPER[name])
+    adapted, labels = attach(method, lm, jax.random.key(0))
+    moved, _ = tree.split(adapted.params, labels)
+    found = tree.count(method.kept(lm, adapted.params, moved))
+    expected = {None: 2 * tree.count(moved), 0: tree.count(moved)}.get(kept, kept)
+    assert found == expected
+
+
+def test_pissa_has_no_more_ranks_than_singular_values():
+    with pytest.raises(UserError, match="rank=9 is above the 8 singular values of layers_0/attn/v"):
+        method = METHODS["pissa"](targets=r"layers_\d+/attn/v", rank=9)
+        attach(method, model(LLAMA), jax.random.key(0))

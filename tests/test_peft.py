@@ -99,7 +99,10 @@ PAIRS += [(name, "bart") for name in VIRTUAL[::2]]
 
 def fitted(name, lm) -> Adaptation:
     """A method with every trainable leaf away from where it started."""
-    method = METHODS["lora" if name == "rslora" else name](**OURS.get(name, {}))
+    return fitted_to(METHODS["lora" if name == "rslora" else name](**OURS.get(name, {})), lm)
+
+
+def fitted_to(method, lm) -> Adaptation:
     adapted, labels = attach(method, lm, jax.random.key(1), classes=3)
     train, frozen = tree.split(adapted.params, labels)
     rng = np.random.default_rng(3)
@@ -185,6 +188,40 @@ def test_target_modules_name_no_other_module(base, tmp_path):
         peft.write(tmp_path, own, lm)
         config = json.loads((tmp_path / "adapter_config.json").read_text())
         assert config["target_modules"] == wanted
+
+
+@pytest.mark.parametrize("outputs", ["layers_0/attn/(k|v)", r"layers_0/mlp/down"])
+@pytest.mark.parametrize("inputs", [r"layers_\d+/mlp/down", "layers_1/mlp/down"])
+def test_ia3_names_its_feed_forward_modules_among_its_targets(outputs, inputs, base, tmp_path):
+    if outputs == inputs.replace(r"\d+", "0"):
+        pytest.skip("both sides of one module")
+    lm = base("llama")
+    peft.write(tmp_path, fitted_to(METHODS["ia3"](outputs, inputs), lm), lm)
+    found = settings(tmp_path)
+    forward = set(found["feedforward_modules"])
+    assert forward and forward <= set(found["target_modules"])
+    names = [n.removeprefix("base_model.model.").removesuffix(".ia3_l")
+             for n in load_file(tmp_path / WEIGHTS)]  # fmt: skip
+    tensors = load_file(tmp_path / WEIGHTS).values()
+    for name, tensor in zip(names, tensors, strict=True):  # as PEFT tells them, by their endings
+        assert name.endswith(tuple(forward)) == (tensor.shape[0] == 1), name
+
+
+def test_alphas_go_by_the_names_of_the_adapter(base, tmp_path):
+    """The model stands in another one there, as Gemma 3's does."""
+    lm = base("llama")
+    peft.write(tmp_path, fitted("lora", lm), lm)
+    plain, before = peft.read(tmp_path, lm), settings(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    inside = {n.replace(".layers.", ".language_model.layers."): x for n, x in tensors.items()}
+    save_file(inside, tmp_path / WEIGHTS)
+    pattern = {"model.language_model.layers.0.self_attn.v_proj": 77.0, **before["alpha_pattern"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(before | {"alpha_pattern": pattern}))
+    found = peft.read(tmp_path, lm)
+    for path in ("layers_0/attn/v", "layers_1/attn/v", "layers_0/attn/q"):
+        rank, scale = plain.method.size(path)
+        expected = 77.0 / rank if path == "layers_0/attn/v" else scale
+        assert found.method.size(path) == (rank, pytest.approx(expected))
 
 
 def test_a_head_travels_beside_the_adapter(base, tmp_path):

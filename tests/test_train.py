@@ -226,8 +226,32 @@ def test_optimizer_groups_and_errors():
     }  # fmt: skip
     with pytest.raises(UserError, match="optim.groups names 'z'"):
         Optimizer(groups=(("z", ("learning_rate", 0.0)),), **common).build()
-    with pytest.raises(UserError, match="optim.schedule='zigzag'"):
-        Optimizer(schedule="zigzag", **common).build()
+    several = (("y", ("factor", 0.5)), ("y", ("weight_decay", 0.3)))
+    rates = Optimizer(groups=several, schedule="constant", **common).rates()["y"]
+    assert rates.learning_rate[0] == np.float32(0.05) and rates.weight_decay == np.float32(0.3)
+    decayed = dict(groups=((tree.HEAD, ("weight_decay", 0.3)),), head_learning_rate=7.0)
+    rates = Optimizer(**common | beside, **decayed, schedule="constant").rates()[tree.HEAD]
+    assert rates.learning_rate[0] == 7.0 and rates.weight_decay == np.float32(0.3)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(optim={"schedule": "zigzag"}), "optim.schedule='zigzag' is unknown"),
+        (dict(optim={"accumulate": 0}), "optim.accumulate=0 must be at least 1"),
+        (dict(optim={"groups": (("b", ("lr", 0.1)),)}), "optim.groups: 'lr' of 'b' is unknown"),
+        (dict(batch_size=0), "train.batch_size=0 must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_told_before_anything_runs(fields, message):
+    given = dict(epochs=1, batch_size=4, patience=0, optim=OPTIM) | fields
+    with pytest.raises(UserError, match=message):
+        train.Settings(**given)
+
+
+def test_more_accumulation_than_batches_would_update_nothing(lm):
+    with pytest.raises(UserError, match="optim.accumulate=99 is more than the 6 batches"):
+        run(lm, "lora", epochs=2, accumulate=99)
 
 
 def test_the_program_is_the_same_in_every_process():

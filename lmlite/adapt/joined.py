@@ -43,8 +43,11 @@ class Joined(Method):
 
     def rules(self, lm):
         """Those of the parts in order, the first match deciding; what none trains is frozen."""
-        named = [rule for part in self.parts for rule in part.rules(lm) if rule[1] != tree.FROZEN]
-        return (*named, (".*", tree.FROZEN))
+        rules = dict.fromkeys(rule for part in self.parts for rule in part.rules(lm))
+        last = (".*", tree.FROZEN)
+        some = [rule for rule in rules if rule[0] != ".*"]
+        every = [rule for rule in rules if rule[0] == ".*" and rule != last]
+        return (*some, *(every[:1] or [last]))
 
     def groups(self, lm):
         """Those of all parts."""
@@ -63,6 +66,12 @@ class Joined(Method):
         for part in self.parts:
             added = part.inform(lm, added, squares)
         return added
+
+    def kept(self, lm, params, moved):
+        """What each part makes of it, in turn."""
+        for part in self.parts:
+            moved = part.kept(lm, params, moved)
+        return moved
 
     def form(self):
         """Trains alone only."""

@@ -82,6 +82,12 @@ class SparseMask(Method):
             return inner(x)
         return site.linear(x, _add(site.weight("kernel"), site.own("mask_index"), values))
 
+    def kept(self, lm, params, moved):
+        """The values and where they stand."""
+        flat = tree.flatten(params)
+        places = {path: leaf for path, leaf in flat.items() if path.endswith("/mask_index")}
+        return tree.merge(moved, tree.unflatten(places))
+
     def merge(self, params):
         def into(path, leaves, index, values):
             return {"kernel": _add(leaves["kernel"], index, values)}
@@ -112,4 +118,6 @@ class FishMask(SparseMask):
         if squares is None:
             raise UserError("method 'fish_mask' chooses by training examples, and there are none")
         kernels = [f"{path}/kernel" for path in self._kernels(lm, jax.random.key(0))]
-        return self.keep({p.removesuffix("/kernel"): s for p, s in squares(kernels).items()})
+        chosen = self.keep({p.removesuffix("/kernel"): s for p, s in squares(kernels).items()})
+        others = {p: x for p, x in tree.flatten(added).items() if "/mask_" not in p}
+        return tree.merge(tree.unflatten(others), chosen)

@@ -88,6 +88,10 @@ class Method:
         """
         return self, [{} for _ in methods]
 
+    def kept(self, lm: LM, params: Params, moved: Params) -> Params:
+        """What must be kept beside the base model to answer as `params` do: what has `moved`."""
+        return moved
+
     def merge(self, params: Params) -> Params:
         """Parameters of the base architecture that compute the same (foldable methods)."""
         return params

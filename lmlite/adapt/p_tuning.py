@@ -69,6 +69,12 @@ class PTuning(Method):
             x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
         return x @ layers[-1]["kernel"] + layers[-1]["bias"]
 
+    def kept(self, lm, params, moved):
+        """The prompt: the encoder that wrote it is done."""
+        flat = tree.flatten(moved).items()
+        others = {path: leaf for path, leaf in flat if not path.startswith("embed/encoder/")}
+        return {**others, "prompt": self.prompt(params)}
+
     def _prefixes(self, network, params):
         return run_prompt(network, params, self.prompt(params))
 

@@ -10,6 +10,7 @@ import numpy as np
 from lmlite import tree
 from lmlite.adapt.lora import LoRA
 from lmlite.adapt.method import owners
+from lmlite.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,9 @@ class PiSSA(LoRA):
     def init(self, lm, key, classes):
         params = tree.flatten(super().init(lm, key, classes))
         base = tree.flatten(lm.params)
+        for path in owners(tree.unflatten(params), "lora_a"):
+            if (rank := self.size(path)[0]) > (most := min(base[f"{path}/kernel"].shape)):
+                raise UserError(f"rank={rank} is above the {most} singular values of {path}")
         for path in owners(tree.unflatten(params), "lora_a"):
             kernel = base[f"{path}/kernel"]
             a, b = params[f"{path}/lora_a"], params[f"{path}/lora_b"] = self._start(path, kernel)

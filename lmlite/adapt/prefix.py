@@ -108,5 +108,11 @@ class EncodedPrefix(Method):
         pairs = h.reshape(-1, c.layers, 2, c.kv_heads, c.head_size)
         return [(pairs[:, i, 0], pairs[:, i, 1]) for i in range(c.layers)]
 
+    def kept(self, lm, params, moved):
+        """The pairs: the encoder that wrote them is done."""
+        flat = tree.flatten(moved).items()
+        others = {path: leaf for path, leaf in flat if not path.startswith("embed/prefix/")}
+        return {**others, "pairs": self.pairs(lm.config, params)}
+
     def _prefixes(self, network, params):
         return _prefixes(self, network, params)

@@ -65,7 +65,7 @@ def fit_together(
             continue
         cost = Cost(
             examples=len(data.all),
-            **job.arm.size(ready[a].start, found[a]),
+            **job.arm.size(lm, ready[a].start, found[a]),
             train_seconds=seconds / len(able),
             train_flops=meter.flops / len(able),
             train_bytes=meter.bytes / len(able),

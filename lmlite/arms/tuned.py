@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import ClassVar, NamedTuple
 
 from lmlite import tree
@@ -22,7 +22,8 @@ from lmlite.arms.examples import Handling
 from lmlite.arms.fisher import squared_gradients
 from lmlite.arms.items import encode_examples, fills_mask, scored_items, training_items
 from lmlite.data.item import Item
-from lmlite.data.task import Task
+from lmlite.data.task import Example, Task
+from lmlite.errors import UserError
 from lmlite.icl.readings import check
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter, stream
@@ -84,7 +85,7 @@ class Tuned:
         seconds = time.perf_counter() - began - meter.compile_seconds
         cost = Cost(
             examples=len(data.all),
-            **arm.size(start, result),
+            **arm.size(lm, start, result),
             train_seconds=seconds,
             train_flops=meter.flops,
             train_bytes=meter.bytes,
@@ -95,8 +96,13 @@ class Tuned:
     def start(self, lm: LM, task: Task, data: Labelled, seed: int, meter: Meter) -> Start:
         """The adapted model and the examples as items."""
         encoded, targets = encode_examples(lm, task, data.train), [e.target for e in data.train]
-        bare = self.method.head is None and not lm.config.causal and not fills_mask(lm, data.train)
+        bare = self.method.head is None and self.headed(lm, data.train)
         classes = len(task.choices)
+        if self.headed(lm, data.train) and not classes:
+            raise UserError(
+                "a classification head needs task.choices, the same for all items, and this task "
+                "has none; use a decoder, and a method without a head"
+            )
 
         def squares(paths):
             graded = randomly_headed(lm, stream(seed, "fisher"), classes) if bare else lm
@@ -107,10 +113,17 @@ class Tuned:
         items = self.handling.items(adapted, task, data.train, seed)
         dev = scored_items(adapted, encode_examples(lm, task, data.dev))
         optim = self.settings.optim
-        groups = (*self.method.groups(lm), *optim.get("groups", ()))
+        trained = set(labels.values())
+        own = (group for group in self.method.groups(lm) if group[0] in trained)
+        groups = (*own, *optim.get("groups", ()))
         settings = dataclasses.replace(self.settings, optim={**optim, "groups": groups})
         dev_targets = [e.target if e.choices else 0 for e in data.dev]
         return Start(adapted, labels, items, dev, dev_targets, settings)
+
+    def headed(self, lm: LM, examples: Sequence[Example]) -> bool:
+        """Whether the tuned model answers by a classification head, the method's or its own."""
+        reads = lm.config.causal or fills_mask(lm, examples)
+        return self.method.head is not None or not reads
 
     def _following(
         self, lm: LM, start: Start, result: Trained, following: Following
@@ -126,10 +139,11 @@ class Tuned:
         arm = dataclasses.replace(self, method=method, settings=settings)
         return arm, start._replace(adapted=adapted, labels=labels, settings=settings)
 
-    def size(self, start: Start, result: Trained) -> dict[str, int]:
+    def size(self, lm: LM, start: Start, result: Trained) -> dict[str, int]:
         """The sizes among the fields of `Cost`."""
         moved, _ = tree.split(result.params, start.labels)
-        return {"trainable_params": tree.count(moved), "stored_bytes": tree.size_bytes(moved)}
+        kept = self.method.kept(lm, result.params, moved)
+        return {"trainable_params": tree.count(moved), "stored_bytes": tree.size_bytes(kept)}
 
     def predictor(self, lm: LM, task: Task, start: Start, result: Trained, cost: Cost):
         """What answers queries after training `start` on the base `lm`."""

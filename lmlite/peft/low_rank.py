@@ -9,6 +9,7 @@ ranks' sum: A side by side, B block by block.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from lmlite.adapt.pissa import PiSSA
 from lmlite.models.families import FAMILIES
 from lmlite.models.lm import LM
 from lmlite.peft.directories import stored
-from lmlite.peft.modules import Layer, adapted, check, layers, leftover, targets
+from lmlite.peft.modules import NAME, Layer, adapted, check, layers, leftover, targets
 
 _A, _B, _M = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 
@@ -31,7 +32,8 @@ def read(config: dict, tensors: dict[str, np.ndarray], lm: LM) -> Adaptation:
     own, ranks, alphas = {}, {}, {}
     for layer, parts in adapted(tensors, (_A, _B, _M) if dora else (_A, _B), lm):
         own |= _leaves(layer, parts, dora)
-        alpha = _pattern(config.get("alpha_pattern"), layer.name, config.get("lora_alpha", 8))
+        names = (parts[NAME], layer.name)
+        alpha = _pattern(config.get("alpha_pattern"), names, config.get("lora_alpha", 8))
         ranks |= dict.fromkeys(layer.paths, len(parts[_A]))
         alphas |= dict.fromkeys(layer.paths, float(alpha))
     return Adaptation(_method(config, ranks, alphas), tree.unflatten(own))
@@ -133,10 +135,15 @@ def _magnitudes(layer: Layer, own: dict, lm: LM) -> np.ndarray:
     return np.concatenate([np.asarray(one(path)) for path in layer.paths])
 
 
-def _pattern(patterns: dict | None, module: str, default):
-    """The value of the first regex that matches the end of a module's name, as PEFT chooses it."""
-    matching = (v for key, v in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", module))
-    return next(matching, default)
+def _pattern(patterns: dict | None, names: Sequence[str], default):
+    """The value of the first regex that matches the end of a module's name, as PEFT chooses it.
+
+    names: the adapter's, and ours where the base was loaded without what stands around it.
+    """
+    for key, value in (patterns or {}).items():
+        if any(re.match(rf"(.*\.)?({key})$", name) for name in names):
+            return value
+    return default
 
 
 def _usual(values: dict):

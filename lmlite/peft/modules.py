@@ -4,7 +4,7 @@ I inputs, O outputs.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from lmlite.errors import UserError
 from lmlite.models import hf, weights
 from lmlite.models.families import FAMILIES
 from lmlite.models.lm import LM
+
+NAME = "name"
 
 
 class Layer(NamedTuple):
@@ -51,14 +53,14 @@ def layers(lm: LM) -> list[Layer]:
 
 def adapted(
     tensors: dict[str, np.ndarray], parts: Sequence[str], lm: LM
-) -> Iterator[tuple[Layer, dict[str, np.ndarray]]]:
-    """The layers that `tensors` adapt, with what each has of `parts`.
+) -> Iterator[tuple[Layer, dict[str, Any]]]:
+    """The layers that `tensors` adapt, with what each has of `parts`, and NAME: the adapter's own.
 
     Raises UserError for a tensor that is none of `parts`, or of a module that is no linear layer of
     the model.
     """
     known = {hf.bare_name(f"{layer.name}.weight"): layer for layer in layers(lm)}
-    found: dict[Layer, dict[str, np.ndarray]] = {}
+    found: dict[Layer, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         part = next((part for part in parts if name.endswith(f".{part}")), None)
         if part is None:
@@ -73,7 +75,7 @@ def adapted(
                 f"the adapter changes {module!r}, which is no linear layer of this "
                 f"{lm.config.family} model; it was made for another model, or for an embedding"
             )
-        found.setdefault(layer, {})[part] = tensor
+        found.setdefault(layer, {NAME: module})[part] = tensor
     yield from found.items()
 
 

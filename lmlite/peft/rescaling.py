@@ -53,10 +53,14 @@ def write(adaptation: Adaptation, lm: LM) -> tuple[dict, dict[str, np.ndarray]]:
             inputs.append(layer.name)
         used |= {f"{path}/ia3_out" for path in out} | {f"{path}/ia3_in" for path in into}
     leftover(own, used)
+    chosen = targets(outputs + inputs, lm)
+    forward = {name if name in chosen else name.rpartition(".")[2] for name in inputs}
+    if forward & {name if name in chosen else name.rpartition(".")[2] for name in outputs}:
+        chosen, forward = sorted(outputs + inputs), set(inputs)  # one ending, scaled on both sides
     config = {
         "peft_type": "IA3",
-        "target_modules": targets(outputs + inputs, lm),
-        "feedforward_modules": targets(inputs, lm) if inputs else [],
+        "target_modules": chosen,
+        "feedforward_modules": sorted(forward),
         "fan_in_fan_out": FAMILIES[lm.config.family].input_first,
         "modules_to_save": None,
     }
