@@ -134,8 +134,8 @@ def write_data(workdir: Path, fingerprint: str) -> None:
     record = read_config(workdir)
     if {one["data"] for one in record["earlier"] if "data" in one} - {fingerprint}:
         raise UserError(
-            f"the rows or prompts of the task have changed since the run in {workdir} began, and "
-            "results of both would be mixed; name another --workdir or delete that one"
+            f"the rows, texts or prompts have changed since the run in {workdir} began, and both "
+            "would be mixed; name another --workdir or delete that one"
         )
     write_text(workdir / CONFIG, json.dumps(record | {"data": fingerprint}, indent=1) + "\n")
 

@@ -86,7 +86,7 @@ def test_a_file_that_has_changed_is_not_mixed_in(files, run_python, tmp_path):
     task.write_text(task.read_text().replace(" b,bad", " q,bad"))
     done = run_python(*command(files, work, "zero-shot,linear-probe", task=task))
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "rows or prompts of the task have changed" in done.stderr
+    assert "rows, texts or prompts have changed" in done.stderr
     assert (work / "results.jsonl").read_text() == before
     task.write_text((files / "task.csv").read_text())
     assert run_python(*command(files, work, "zero-shot", task=task)).returncode == 0

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 
 import lmlite
 from lmlite.config import load, override
@@ -18,6 +19,7 @@ from lmlite.errors import UserError
 from lmlite.models.build import build
 from lmlite.models.config import EncDecConfig
 from lmlite.models.lm import LM
+from lmlite.models.tokenizer import Tokenizer
 from lmlite.models.tokens import Tokens
 from lmlite.models.virtual import Virtual
 from lmlite.runtime import Meter
@@ -265,6 +267,20 @@ def test_stop_texts_cut_each_row_and_the_stream(lm, batch_size):
     assert lm.text.decode(made[cut].ids).endswith(stop) and stop not in made[cut].text
 
 
+def test_a_special_token_among_the_stop_texts_ends_a_text(lm):
+    lm = endless(lm)
+    drawn = dict(max_new_tokens=20, temperature=1.0)
+    (free,) = generate(lm, ["a"], **drawn)
+    backend = tokenizers.Tokenizer.from_str(lm.text.backend.to_str())
+    token = backend.id_to_token(free.ids[7])
+    backend.add_special_tokens([token])
+    special = dataclasses.replace(lm, tokenizer=Tokenizer(backend, lm.text.config))
+    (cut,) = generate(special, ["a"], stop=(token,), **drawn)
+    assert cut.ids == free.ids[: free.ids.index(free.ids[7])]
+    with pytest.raises(UserError, match="holds the special token .*; name that alone"):
+        generate(special, ["a"], stop=(f"{token} and",), **drawn)
+
+
 def test_a_transcript_shows_only_what_is_final():
     tokenizer, shown = byte_tokenizer(), []
     ids = tokenizer.encode("añ END")
@@ -346,6 +362,18 @@ def test_the_experiment_streams_records_and_resumes(tmp_path, capsys):
     command.command(config, tmp_path)
     again = [json.loads(line) for line in (tmp_path / "generations.jsonl").read_text().splitlines()]
     assert again[0] == rows[0] and [row["prompt"] for row in again] == ["The cat", "A dog", "a"]
+    (tmp_path / "prompts.txt").write_text("The cat\n\nAnother\na\n")
+    with pytest.raises(UserError, match="the prompts have changed since .*generations.jsonl"):
+        command.command(config, tmp_path)
+    drawn = {"prompts": "", "prompts_file": str(tmp_path / "same.txt"), "options.temperature": 1.0}
+    (tmp_path / "same.txt").write_text("A dog\n" * 3)
+    found = []
+    for size in (1, 2):
+        (tmp_path / f"{size}").mkdir()
+        command.command(override(config, drawn | {"batch_size": size}), tmp_path / f"{size}")
+        lines = (tmp_path / f"{size}" / "generations.jsonl").read_text().splitlines()
+        found.append([json.loads(line)["text"] for line in lines])
+    assert len(set(found[0])) == 3 and found[0] == found[1]
     for prompts_, file in (("\n ", ""), ("", str(tmp_path))):
         with pytest.raises(UserError, match="prompts"):
             command.read_prompts(prompts_, file)

@@ -146,3 +146,10 @@ def test_gguf_errors(tmp_path):
     write_gguf(path, tensors)
     with pytest.raises(UserError, match="tensor 'output_norm.weight' .* is missing"):
         load(path)
+
+
+def test_what_ends_a_turn_ends_a_text():
+    told = {"tokenizer.ggml.eos_token_id": 1, "tokenizer.ggml.eot_token_id": 4}
+    tokens = ["<pad>", "<eos>", "a", "<end_of_turn>", "<|eot_id|>"]
+    assert gguf._ends(told | {"tokenizer.ggml.tokens": tokens}) == [1, 4, 3]
+    assert gguf._ends({"tokenizer.ggml.tokens": tokens[:3]}) is None

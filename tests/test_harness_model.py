@@ -141,6 +141,10 @@ def test_generation_options():
     assert drawn == dict(stop=("a",), max_new_tokens=256, temperature=0.5, beams=2, top_p=0.9)
     greedy = options({"temperature": 0.5, "do_sample": False, "top_p": 0.9, "max_tokens": 3})
     assert greedy == dict(stop=(), max_new_tokens=3, temperature=0.0, beams=1)
+    with pytest.raises(UserError, match="early_stopping='never' is not supported"):
+        options({"num_beams": 4, "early_stopping": "never"})
+    with pytest.raises(UserError, match="do_sample=true needs a temperature above 0"):
+        options({"do_sample": True})
 
 
 WITHOUT = """

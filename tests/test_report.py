@@ -139,6 +139,17 @@ def test_report_names_the_cheapest_that_is_not_told_apart(tmp_path):
     assert "fits and answers" not in text and "takes less time." not in text
 
 
+@pytest.mark.parametrize("metric, told", [("perplexity", "30 more."), ("bleu", "30 less.")])
+def test_report_says_what_no_label_costs(metric, told, tmp_path):
+    lora, free = (10.0, 40.0) if metric == "perplexity" else (40.0, 10.0)
+    rows, predictions = records(
+        run("zero-shot", 0, labels=0, metric=metric, value=free),
+        run("lora", 0, labels=64, metric=metric, value=lora),
+    )
+    predictions = [line | {"value": None} for line in predictions]
+    assert f"**zero-shot** gets {free:.4g}, {told}" in report(tmp_path, rows, predictions)
+
+
 def test_report_of_one_arm_with_one_seed(tmp_path):
     text = report(tmp_path, *records(run("only", 150, flops_per_query=None)))
     assert "**only** is the only arm" in text and "| – |" in text

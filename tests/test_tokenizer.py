@@ -176,6 +176,23 @@ def test_template_file_comes_first_and_sees_the_special_tokens(tmp_path):
     assert built.chat([{"role": "é"}]) == '<|endoftext|>{"role": "é"}\n'
 
 
+def test_a_tokenizer_that_names_no_ends_has_the_models(tmp_path):
+    bare = gpt2_files(tmp_path)
+    end = bare.backend.token_to_id("<|endoftext|>")
+    assert bare.bos_id is None is bare.eos_id
+    known = bare.with_ends(end, (end,))
+    assert (known.bos_id, known.eos_id) == (end, end) and bare.eos_id is None
+    named = gpt2_files(tmp_path, eos_token="<|endoftext|>")
+    assert named.with_ends(0, (0,)).bos_id is None  # its files say that nothing starts a text
+    assert bare.with_ends(None, ()).eos_id is None
+
+
+def test_templates_may_mark_what_the_assistant_says(tmp_path):
+    said = "{% generation %}{{ m.content }}{% endgeneration %};"
+    built = gpt2_files(tmp_path, chat_template=f"{{% for m in messages %}}{said}{{% endfor %}}")
+    assert built.chat([{"content": "a"}, {"content": "b"}]) == "a;b;"
+
+
 def test_named_templates(tmp_path):
     named = [{"name": "tool", "template": "t"}, {"name": "default", "template": "d"}]
     assert gpt2_files(tmp_path, chat_template=named).chat([]) == "d"

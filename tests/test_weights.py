@@ -114,6 +114,8 @@ def test_gemma3_with_images_is_read_as_its_text_half(tmp_path):
     )
     config, _ = read(tmp_path)
     assert config.family == "gemma3_text"
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 106]}))
+    assert read(tmp_path)[0].eos_ids == (1, 106)
 
 
 def test_config_of_gemma3(tmp_path):

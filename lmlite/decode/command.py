@@ -25,8 +25,14 @@ def command(config: ConfigDict, workdir: Path) -> None:
     lm = load(config.model, config.dtype)
     lm = load_adapter(lm, config.adapter) if config.adapter else lm
     options = config.options.to_dict()
-    for start in range(len(records.rows()), len(prompts), config.batch_size):
-        records.add(_batch(lm, prompts[start : start + config.batch_size], options))
+    done = [row["prompt"] for row in records.rows()]
+    if done != prompts[: len(done)]:
+        raise UserError(
+            f"the prompts have changed since {records.path} was begun; name another --workdir or "
+            "delete that file"
+        )
+    for start in range(len(done), len(prompts), config.batch_size):
+        records.add(_batch(lm, prompts[start : start + config.batch_size], start, options))
     print(f"generations: {records.path}")
 
 
@@ -46,14 +52,19 @@ def read_prompts(text: str, file: str) -> list[str]:
     return prompts
 
 
-def _batch(lm: LM, prompts: list[str], options: dict) -> list[dict]:
-    """Rows of generations.jsonl for one batch, shown on the terminal; one prompt alone, at once."""
+def _batch(lm: LM, prompts: list[str], first: int, options: dict) -> list[dict]:
+    """Rows of generations.jsonl for one batch, shown on the terminal; one prompt alone, at once.
+
+    first: the number of the first of them among all, by which each draws.
+    """
+    numbers = range(first, first + len(prompts))
     alone = len(prompts) == 1
     if alone:
         print(prompts[0], end="", flush=True)
     stream = (lambda _, piece: print(piece, end="", flush=True)) if alone else None
     start = time.perf_counter()
-    made = generate(lm, prompts, **options, stream=stream, batch_size=len(prompts))
+    settings = dict(stream=stream, batch_size=len(prompts), numbers=numbers)
+    made = generate(lm, prompts, **options, **settings)
     seconds = round(time.perf_counter() - start, 3)
     for prompt, one in zip(prompts, made, strict=True):
         print("\n" if alone else f"{prompt}{one.text}\n")

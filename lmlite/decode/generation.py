@@ -76,14 +76,15 @@ def generate(
     check_length(lm, encoded, max_new_tokens)
     tokenizer = lm.text if stop or stream else lm.tokenizer
     numbers = range(len(encoded)) if numbers is None else numbers
+    ends = (*lm.config.eos_ids, *_ending(lm, stop))
 
     def transcript(i: int) -> Transcript:
         before = () if lm.config.cross else encoded[i]
         emit = stream and (lambda piece: stream(i, piece))
-        return Transcript(tokenizer, before, lm.config.eos_ids, stop, emit)
+        return Transcript(tokenizer, before, ends, stop, emit)
 
     def search(indices: list[int]) -> Sampler | Beams:
-        eos = jnp.asarray(lm.config.eos_ids, jnp.int32)
+        eos = jnp.asarray(ends, jnp.int32)
         if beams > 1:
             limit, penalty = jnp.int32(max_new_tokens), jnp.float32(length_penalty)
             return Beams(settings, eos, limit, penalty, beams, early_stopping)
@@ -115,6 +116,20 @@ def _run(lm: LM, prompts, search, texts: list[Transcript], limit: int, meter) ->
             break
     for text in texts:
         text.close()
+
+
+def _ending(lm: LM, stop: Sequence[str]) -> list[int]:
+    """Ids of the stop texts that are special tokens, which texts do not show.
+
+    Raises UserError for one that holds a special token beside other text: it would never be found.
+    """
+    if not stop or lm.tokenizer is None:
+        return []
+    special = {t.content: i for i, t in lm.text.special_tokens().items()}
+    for text in stop:
+        if inside := next((t for t in special if t in text and t != text), None):
+            raise UserError(f"stop={text!r} holds the special token {inside!r}; name that alone")
+    return [special[text] for text in stop if text in special]
 
 
 def _check(lm: LM, max_new_tokens, temperature, beams, stop, batch_size) -> None:

@@ -75,8 +75,9 @@ class LmliteLM(TemplateLM):
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs):
         """Token ids; special ones as the tokenizer adds them, unless the text brings them."""
         if add_special_tokens is None:
-            start = self.lm.text.decode([self.prefix_token_id], skip_special=False)
-            add_special_tokens = not string.startswith(start)
+            known = (i for i in (self.lm.text.bos_id, self.lm.text.eos_id) if i is not None)
+            starts = [self.lm.text.decode([i], skip_special=False) for i in known]
+            add_special_tokens = not string.startswith(tuple(starts[:1]))
         return self.lm.text.encode(string, special=add_special_tokens)
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:

@@ -26,6 +26,13 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
     drawn = {name: rest.pop(name) for name in _OF_DRAWS if name in rest}
     found = {name: rest.pop(name) for name in _SAME if name in rest}
     beams = rest.pop("num_beams", 1)
+    if not isinstance(found.get("early_stopping", False), bool):
+        raise UserError(
+            f"generation_kwargs: early_stopping={found['early_stopping']!r} is not supported; "
+            "set it to true or false"
+        )
+    if sampled and not temperature:
+        raise UserError("generation_kwargs: do_sample=true needs a temperature above 0; set one")
     if rest:
         raise UserError(f"generation_kwargs: {min(rest)!r} is not supported; leave it out")
     return {

@@ -16,6 +16,7 @@ _ACTIVATIONS = {  # the first name of each is the one written
     "gelu_new": "gelu_tanh",
     "swish": "silu",
 }
+_OF_ALL = ("bos_token_id", "eos_token_id", "pad_token_id", "quantization_config")  # also of a half
 _ONLY = {  # switches of the families' own code that ours implements one way
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
@@ -36,7 +37,8 @@ def read(raw: dict) -> ModelConfig:
     Raises UserError for an unknown model_type, a missing size or a feature that is not supported.
     """
     if raw.get("model_type") == "gemma3":  # image and text; its text half is a model of its own
-        raw = raw.get("text_config", {}) | {"model_type": "gemma3_text"}
+        whole = {name: raw[name] for name in _OF_ALL if raw.get(name) is not None}
+        raw = raw.get("text_config", {}) | whole | {"model_type": "gemma3_text"}
     name = raw.get("model_type")
     if name not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))

@@ -3,6 +3,9 @@
 N heads, H head size, D width.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from lmlite.errors import UserError
@@ -52,6 +55,7 @@ _MODULES = {
     "norm": "output_norm",
     "head": "output",
 }
+_TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>")
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -78,10 +82,18 @@ def read_config(file: GGUF) -> DecoderConfig:
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "attention_bias": False,
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
+        "eos_token_id": _ends(file.metadata),
         "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id"),
     }
     return config_json.read(raw | _rope_scaling(file, told, raw) | _query_scalar(raw))
+
+
+def _ends(metadata: Mapping[str, Any]) -> list[int] | None:
+    """Ids that end a text or, of a chat model, a turn; some files have the latter's token alone."""
+    named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    tokens = list(metadata.get("tokenizer.ggml.tokens", ()))
+    named += [tokens.index(token) for token in _TURN_ENDS if token in tokens]
+    return list(dict.fromkeys(int(i) for i in named if i is not None)) or None
 
 
 def read_params(file: GGUF, config: DecoderConfig, dtype: str = "float32") -> dict:

@@ -30,6 +30,7 @@ def load(source: str | Path, dtype: str = "float32") -> LM:
     else:
         config = hf.read_config(path)
         params, text = hf.read_params(path, config, dtype), tokenizer.from_dir(path)
+        text = text and text.with_ends(config.bos_id, config.eos_ids)
     return LM(build(config, dtype), params, config, text, str(source))
 
 

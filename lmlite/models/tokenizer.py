@@ -2,11 +2,13 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import tokenizers
 from jinja2 import TemplateError
+from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lmlite.errors import UserError
@@ -58,6 +60,20 @@ class Tokenizer:
     def mask_id(self) -> int | None:
         """Its id."""
         return None if self.mask_token is None else self.backend.token_to_id(self.mask_token)
+
+    def special_tokens(self) -> dict[int, tokenizers.AddedToken]:
+        """Tokens that `decode` leaves out, by id."""
+        added = self.backend.get_added_tokens_decoder()
+        return {i: token for i, token in added.items() if token.special}
+
+    def with_ends(self, bos_id: int | None, eos_ids: Sequence[int]) -> "Tokenizer":
+        """With the model's own ends of a text, where the tokenizer's files name none of them."""
+        if self.bos_id is not None or self.eos_id is not None:
+            return self
+        ids = {"bos_token": bos_id, "eos_token": next(iter(eos_ids), None)}
+        found = {name: i if i is None else self.backend.id_to_token(i) for name, i in ids.items()}
+        named = {name: token for name, token in found.items() if token is not None}
+        return Tokenizer(self.backend, self.config | named)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids of `text`; `special` adds what the model expects around it (such as BOS)."""
@@ -193,6 +209,17 @@ def _of_pieces(pieces: list[str], config: dict) -> tokenizers.Tokenizer:
     return backend
 
 
+class _Generation(Extension):
+    """`{% generation %}`: marks what the assistant says, for losses on it alone."""
+
+    tags = frozenset({"generation"})
+
+    def parse(self, parser):
+        """What stands inside."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 @functools.lru_cache
 def _template(source: str):
     """A compiled chat template, with the names and the blank handling of `transformers`."""
@@ -203,8 +230,9 @@ def _template(source: str):
     def tojson(value, **options):
         return json.dumps(value, ensure_ascii=False, **options)
 
+    extensions = ["jinja2.ext.loopcontrols", _Generation]
     world = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=extensions
     )
     world.filters["tojson"] = tojson
     world.globals["raise_exception"] = refuse

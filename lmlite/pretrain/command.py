@@ -1,6 +1,7 @@
 """What `experiments.pretrain` does: text to a model in the workdir."""
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from lmlite.pretrain.objectives import Objective
 from lmlite.pretrain.report import write_report
 from lmlite.pretrain.training import Settings, Trained, fit
 from lmlite.runtime import Meter, PeakMemory
-from lmlite.workdir import Records, event_writer, read_config
+from lmlite.workdir import Records, event_writer, read_config, write_data
 
 
 def pretrain(config: ConfigDict, workdir: Path) -> None:
@@ -45,6 +46,8 @@ def _train(config: ConfigDict, workdir: Path) -> list[dict]:
         f"{len(job.train.ids):,} tokens to train on, {len(job.held_out.ids):,} held out",
         flush=True,
     )
+    texts = (np.asarray(part.ids).tobytes() for part in (job.train, job.held_out))
+    write_data(workdir, hashlib.sha256(b"".join(texts)).hexdigest())
     settings = _settings(config)
     with event_writer(workdir, config.objective.kind) as events:
         trained = fit(

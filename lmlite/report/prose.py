@@ -70,7 +70,9 @@ def _without_labels(summaries: Sequence[Summary]) -> list[str]:
     best = summaries[0]
     lost = _plain(best, abs(best.quality.value - free.quality.value))
     value = _value(free, free.quality.value)
-    return [f"Without any label, **{free.arm}** gets {value}, {lost} points less."]
+    points = " points" if best.measure.unit == "percent" else ""
+    way = "more" if best.measure.lower else "less"
+    return [f"Without any label, **{free.arm}** gets {value}, {lost}{points} {way}."]
 
 
 def break_even_table(summaries: Sequence[Summary]) -> str:

@@ -28,7 +28,12 @@ def generation(fields: Fields, path: Path) -> Generation:
     until = given.pop("until", fields.get("fewshot_delimiter", "\n\n")) or ()
     lengths = [given.pop(name, None) for name in _LENGTHS]
     temperature = float(given.pop("temperature", 0.0) or 0.0)
-    if not given.pop("do_sample", temperature > 0):
+    sampled = given.pop("do_sample", temperature > 0)
+    if sampled and not temperature:
+        raise UserError(
+            f"{path}: generation_kwargs.do_sample=true needs a temperature above 0; set one"
+        )
+    if not sampled:
         temperature = 0.0
         given = {name: value for name, value in given.items() if name not in _OF_DRAWS}
     if given.get("num_beams") == 1:
