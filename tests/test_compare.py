@@ -89,7 +89,8 @@ def test_a_file_that_has_changed_is_not_mixed_in(files, run_python, tmp_path):
     assert "rows, texts or prompts have changed" in done.stderr
     assert (work / "results.jsonl").read_text() == before
     task.write_text((files / "task.csv").read_text())
-    assert run_python(*command(files, work, "zero-shot", task=task)).returncode == 0
+    done = run_python(*command(files, work, "zero-shot,linear-probe", task=task))
+    assert done.returncode == 0 and (work / "results.jsonl").read_text().startswith(before)
 
 
 def test_seeds_fitted_together_are_recorded_one_by_one(files, run_python, tmp_path):
