@@ -146,6 +146,10 @@ def test_gguf_errors(tmp_path):
     write_gguf(path, tensors)
     with pytest.raises(UserError, match="tensor 'output_norm.weight' .* is missing"):
         load(path)
+    del tensors["model.embed_tokens.weight"]
+    write_gguf(path, tensors)
+    with pytest.raises(UserError, match="without a tensor 'token_embd.weight'"):
+        load(path)
 
 
 def test_what_ends_a_turn_ends_a_text():

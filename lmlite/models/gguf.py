@@ -73,6 +73,11 @@ def read_config(file: GGUF) -> DecoderConfig:
         for key, value in file.metadata.items()
         if key.startswith(architecture + ".")
     }
+    if "token_embd.weight" not in file.tensors:
+        raise UserError(
+            "GGUF without a tensor 'token_embd.weight': a vocabulary alone, or a part of a split "
+            "file; name a file that is whole"
+        )
     if told.get("expert_count"):
         raise UserError(f"GGUF with {told['expert_count']} experts; only dense models are read")
     raw = {ours: told[theirs] for theirs, ours in _KEYS.items() if theirs in told}
