@@ -96,9 +96,9 @@ class Tuned:
     def start(self, lm: LM, task: Task, data: Labelled, seed: int, meter: Meter) -> Start:
         """The adapted model and the examples as items."""
         encoded, targets = encode_examples(lm, task, data.train), [e.target for e in data.train]
-        bare = self.method.head is None and self.headed(lm, data.train)
-        classes = len(task.choices)
-        if self.headed(lm, data.train) and not classes:
+        headed, classes = self.headed(lm, data.train), len(task.choices)
+        bare = headed and self.method.head is None
+        if headed and not classes:
             raise UserError(
                 "a classification head needs task.choices, the same for all items, and this task "
                 "has none; use a decoder, and a method without a head"
