@@ -59,10 +59,10 @@ def batch_states(
     tokens = Tokens(batch.position, batch.segment, batch.branch)
     x = network.bottom(params, batch.ids, tokens, rngs) if states is None else states
     memory = _memory(network, params, batch, rngs)
-    x = network.trunk(params, x, tokens, prefix, start=start, rngs=rngs, memory=memory)
     pools = network.head is not None and network.module.config.reads == "mean"
-    size = network.module.config.vocab_size
-    return pooled(x, batch, size) if pools else x.reshape(-1, x.shape[-1])[batch.reads]
+    reads = None if pools else batch.reads
+    x = network.trunk(params, x, tokens, prefix, start, None, rngs, memory, reads)
+    return pooled(x, batch, network.module.config.vocab_size) if pools else x
 
 
 def _memory(network: Network, params, batch: Batch, rngs) -> Memory | None:

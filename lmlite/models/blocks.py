@@ -106,7 +106,10 @@ def _written(cached: KeyValue, new: KeyValue, slot: jax.Array) -> KeyValue:
 
 
 class Block(nn.Module):
-    """Attention, attention to another sequence where there is one, and an MLP, each residual."""
+    """Attention, attention to another sequence where there is one, and an MLP, each residual.
+
+    reads: int32[U], flat places in B * T: the MLP and the result, [U, D], are of those alone.
+    """
 
     config: StackConfig
     layer: int
@@ -124,12 +127,15 @@ class Block(nn.Module):
         if c.post_norms:
             self.attn_post_norm, self.mlp_post_norm = norm(), norm()
 
-    def __call__(self, x, tokens, prefix=None, turns=None, past=None, bias=None, source=None):
+    def __call__(
+        self, x, tokens, prefix=None, turns=None, past=None, bias=None, source=None, reads=None
+    ):
         y, own = self.attn(self._enter("attn", x), tokens, prefix, turns, past, bias)
         x = self._leave("attn", x, y)
         if self.config.cross:
             y, _ = self.cross(self._enter("cross", x), tokens, source=source)
             x = self._leave("cross", x, y)
+        x = x if reads is None else at(x, reads)
         y = self.mlp(self._enter("mlp", x))
         return self._leave("mlp", x, y), own
 
@@ -141,6 +147,11 @@ class Block(nn.Module):
         if not self.config.norm_first:
             return getattr(self, f"{part}_norm")(x + y)
         return x + (getattr(self, f"{part}_post_norm")(y) if self.config.post_norms else y)
+
+
+def at(x: jax.Array, reads: jax.Array) -> jax.Array:
+    """States [B, T, D] at flat places int32[U] of B * T: [U, D]."""
+    return x.reshape(-1, x.shape[-1])[reads]
 
 
 class Embed(nn.Module):

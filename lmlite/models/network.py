@@ -71,10 +71,13 @@ class Network:
         return self.apply(params, "bottom", ids, self._placed(params, tokens), rngs=rngs)
 
     def trunk(
-        self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None
+        self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None, reads=None
     ) -> jax.Array:
-        """The state entering layer `stop` given the one entering layer `start`; [B, T, D]."""
-        return self._run(params, x, tokens, prefix, start, stop, rngs, memory)[0]
+        """The state entering layer `stop` given the one entering layer `start`; [B, T, D].
+
+        reads: int32[U], flat places of B * T that are asked for alone, [U, D].
+        """
+        return self._run(params, x, tokens, prefix, start, stop, rngs, memory, reads)[0]
 
     def remember(self, params, ids: jax.Array, tokens: Tokens, rngs=None) -> Memory:
         """What an encoder-decoder's decoder reads of source ids int[B, S], learned ones too."""
@@ -106,9 +109,11 @@ class Network:
         placed = self._placed(params, tokens)
         return self.apply(params, "decode", ids, placed, cache, self.own_prefix(params))
 
-    def _run(self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None):
+    def _run(
+        self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None, reads=None
+    ):
         prefix = self.joined_prefix(params, prefix)
-        kwargs = dict(prefix=prefix, start=start, stop=stop, memory=memory)
+        kwargs = dict(prefix=prefix, start=start, stop=stop, memory=memory, reads=reads)
         return self.apply(params, "trunk", x, self._placed(params, tokens), rngs=rngs, **kwargs)
 
     def joined_prefix(self, params, prefix: tuple[Prefix, ...] | None):

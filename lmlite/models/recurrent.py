@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lmlite.models.blocks import Embed
+from lmlite.models.blocks import Embed, at
 from lmlite.models.config import RecurrentConfig
 from lmlite.models.layers import Linear, uniform_fan_in
 from lmlite.models.tokens import Tokens
@@ -134,10 +134,13 @@ class Recurrent(nn.Module):
         """Embeddings entering layer 0: ids int[B, T] -> float32[B, T, E]."""
         return self.embed(ids)
 
-    def trunk(self, x, tokens, prefix=None, cache=None, start=0, stop=None, memory=None):
+    def trunk(
+        self, x, tokens, prefix=None, cache=None, start=0, stop=None, memory=None, reads=None
+    ):
         """Runs layers start .. stop - 1 on x: their output [B, T, D], and the last state of each.
 
         prefix: states [1, C, D] a layer, before every segment; cache: those of the rows so far.
+        reads: int32[U], flat places of B * T that are returned alone, [U, D].
         """
         c, out = self.config, []
         known = cache.layers if cache is not None else prefix or empty_cache(c, 1).layers
@@ -145,7 +148,7 @@ class Recurrent(nn.Module):
         for i in range(start, c.layers if stop is None else stop):
             x, state = self.layers[i](x, tokens, jnp.broadcast_to(known[i], shape))
             out.append(state)
-        return x, tuple(out)
+        return (x if reads is None else at(x, reads)), tuple(out)
 
     def final(self, x: jax.Array) -> jax.Array:
         """The state a probe, a pooled embedding or the head reads."""

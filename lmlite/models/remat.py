@@ -9,6 +9,7 @@ import functools
 
 import jax
 
+from lmlite.models.blocks import at
 from lmlite.models.network import Network
 
 
@@ -21,15 +22,18 @@ class CheckpointedNetwork(Network):
     """
 
     def trunk(
-        self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None
+        self, params, x, tokens, prefix=None, start=0, stop=None, rngs=None, memory=None, reads=None
     ) -> jax.Array:
         """See `Network.trunk`."""
         # Learned tokens first, or every block would make them anew; then a network without them.
         prefix = self.joined_prefix(params, prefix)
         plain, placed = Network(self.module, self.hooks), self._placed(params, tokens)
-        for i in range(start, self.module.config.layers if stop is None else stop):
-            x = _block(plain, i, params, x, (placed, prefix, rngs, memory))
-        return x
+        last = (self.module.config.layers if stop is None else stop) - 1
+        for i in range(start, last + 1):
+            x = _block(
+                plain, i, params, x, (placed, prefix, rngs, memory, reads if i == last else None)
+            )
+        return at(x, reads) if reads is not None and start > last else x
 
 
 def checkpointed(network: Network) -> CheckpointedNetwork:
@@ -39,8 +43,8 @@ def checkpointed(network: Network) -> CheckpointedNetwork:
 
 
 def _run(network: Network, layer: int, params, x, rest) -> jax.Array:
-    tokens, prefix, rngs, memory = rest
-    return network.trunk(params, x, tokens, prefix, layer, layer + 1, rngs, memory)
+    tokens, prefix, rngs, memory, reads = rest
+    return network.trunk(params, x, tokens, prefix, layer, layer + 1, rngs, memory, reads)
 
 
 _block = functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))(_run)
@@ -55,7 +59,7 @@ def _backward(network, layer, args, g):
     memory then stays what it was. A state that depends on the cotangent g cannot come before it.
     """
     params, x, rest = args
-    _, pull = jax.vjp(functools.partial(_run, network, layer), params, x + 0.0 * g, rest)
+    _, pull = jax.vjp(functools.partial(_run, network, layer), params, x + 0.0 * g.sum(), rest)
     return pull(g)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from lmlite.errors import UserError
 from lmlite.models.attention import Prefix
-from lmlite.models.blocks import Block, Embed, KeyValue, Memory, RelativeBias
+from lmlite.models.blocks import Block, Embed, KeyValue, Memory, RelativeBias, at
 from lmlite.models.config import StackConfig
 from lmlite.models.layers import Norm
 from lmlite.models.rope import Turns, attention_factor, frequencies, turns
@@ -85,12 +85,15 @@ class Stack(nn.Module):
         start: int = 0,
         stop: int | None = None,
         memory: Memory | None = None,
+        reads: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[KeyValue, ...]]:
         """Runs layers start .. stop - 1 on x [B, T, D].
 
         Returns the state entering layer `stop` and, a layer, the keys and values: of these tokens
-        [B, T, K, H], or of the whole cache [B, K, S, H] where one is given. `memory` is for blocks
-        that read another sequence; without it they raise UserError.
+        [B, T, K, H], or of the whole cache [B, K, S, H] where one is given. reads: flat places
+        int32[U] of B * T, whose states [U, D] are then returned alone, and of the last layer's MLP
+        no others are computed. `memory` is for blocks that read another sequence; without it they
+        raise UserError.
         """
         c = self.config
         if c.cross and memory is None:
@@ -101,15 +104,16 @@ class Stack(nn.Module):
         held = tokens if cache is None else cache.written(tokens)
         bias = self._bias(tokens, held, prefix) if c.position == "relative" else None
         turned = self._turned(tokens)
-        out = []
-        for i in range(start, c.layers if stop is None else stop):
+        out, last = [], (c.layers if stop is None else stop) - 1
+        for i in range(start, last + 1):
             past = None if cache is None else (cache.layers[i], held, cache.slot)
             source = None if memory is None else (memory.layers[i], memory.tokens)
+            local, here = turned[i in c.window_layers], reads if i == last else None
             x, own = self.layers[i](
-                x, tokens, prefix and prefix[i], turned[i in c.window_layers], past, bias, source
+                x, tokens, prefix and prefix[i], local, past, bias, source, here
             )
             out.append(own)
-        return x, tuple(out)
+        return (at(x, reads) if reads is not None and not out else x), tuple(out)
 
     def _bias(self, tokens: Tokens, held: Tokens, prefix) -> jax.Array:
         """float32[B, N, T, P + S]: of a prefix's tokens, the same in every layer, and of `held`."""
