@@ -69,11 +69,18 @@ def _read(config: ConfigDict) -> tuple[LM, Adaptation]:
             f"source={config.source!r} is neither a workdir of experiments.finetune nor a PEFT "
             "adapter directory; name one"
         )
-    told = read_json(source / "adapter_config.json").get("base_model_name_or_path")
-    if not (name := config.model or told):
+    if not (name := config.model or _base(read_json(source / "adapter_config.json"))):
         raise UserError("the adapter does not tell its base model; set model")
     lm = load(name, config.dtype)
     return lm, peft.read(source, lm)
+
+
+def _base(told: dict) -> str:
+    """The base model that a PEFT config names: a path, a source of ours, or a name on the hub."""
+    name, revision = told.get("base_model_name_or_path") or "", told.get("revision")
+    if not name or ":" in name or Path(name).expanduser().exists():
+        return name
+    return f"hf://{name}" + (f"@{revision}" if revision else "")
 
 
 def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
@@ -84,6 +91,8 @@ def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
     or unfinished run.
     """
     config = ConfigDict(_tuples(read_config(folder)["config"]))
+    if "arms" not in config or "examples" not in config:
+        raise UserError(f"{folder} is no workdir of experiments.finetune or compare; name one")
     if config.get("folds"):
         raise UserError(f"{folder} is a cross-validation, which leaves no one model; set folds=0")
     tuned = {f"{job.name}-{job.seed}": job for job in jobs(config) if job.arm.family == "tuning"}

@@ -5,6 +5,7 @@ that differ in them share a compiled step, or stand side by side in one.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,19 +18,50 @@ from lmlite.errors import UserError
 
 SCHEDULES = ("constant", "linear", "cosine")
 _OF_GROUPS = ("learning_rate", "weight_decay", "factor", "starts")
+_RANGES = {
+    "learning_rate": (0, math.inf),
+    "head_learning_rate": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "factor": (0, math.inf),
+    "starts": (0, 1),
+    "warmup": (0, 1),
+    "clip_norm": (0, math.inf),
+    "accumulate": (1, math.inf),
+    "beta2": (0, 1),
+}
 
 
 def check(fields: Mapping[str, Any]) -> None:
     """Raises UserError for fields of an `Optimizer` that cannot be: before anything is trained."""
     if fields.get("schedule", "linear") not in SCHEDULES:
         raise UserError(f"optim.schedule={fields['schedule']!r} is unknown; known: {SCHEDULES}")
-    if fields.get("accumulate", 1) < 1:
-        raise UserError(f"optim.accumulate={fields['accumulate']} must be at least 1")
-    for label, *pairs in fields.get("groups", ()):
-        if unknown := [name for name, _ in pairs if name not in _OF_GROUPS]:
-            raise UserError(
-                f"optim.groups: {unknown[0]!r} of {label!r} is unknown; known: {_OF_GROUPS}"
-            )
+    for name in _RANGES:
+        if name in fields:
+            _check_range(f"optim.{name}", name, fields[name])
+    for group in fields.get("groups", ()):
+        _check_group(group)
+
+
+def _check_range(field: str, name: str, value: Any) -> None:
+    least, most = _RANGES[name]
+    if value is None and name == "head_learning_rate":
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        upto = "" if most == math.inf else f" and at most {most}"
+        raise UserError(f"{field}={value!r} must be a number of at least {least}{upto}")
+
+
+def _check_group(group: Any) -> None:
+    """A group is (label, (field, value), ...)."""
+    try:
+        label, *pairs = group
+        named = [(name, value) for name, value in pairs]
+    except (TypeError, ValueError):
+        raise UserError(f"optim.groups: {group!r} is not (label, (field, value), ...)") from None
+    for name, value in named:
+        if name not in _OF_GROUPS:
+            raise UserError(f"optim.groups: {name!r} of {label!r} is unknown; known: {_OF_GROUPS}")
+        _check_range(f"optim.groups: {name} of {label}", name, value)
 
 
 class Rates(NamedTuple):

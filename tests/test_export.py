@@ -75,6 +75,12 @@ def test_what_cannot_be_exported_is_told(folder, tmp_path):
         run(tmp_path, folder / "run", format="gguf")
     with pytest.raises(UserError, match=r"run='ia3-7' is not one of .*\['ia3-0'\]"):
         run(tmp_path, folder / "run", run="ia3-7")
+    (tmp_path / "pretrained").mkdir()
+    told = '{"config": {"steps": 3}, "earlier": []}'
+    (tmp_path / "pretrained" / "config.json").write_text(told)
+    (tmp_path / "pretrained" / "results.jsonl").write_text("")
+    with pytest.raises(UserError, match="is no workdir of experiments.finetune or compare"):
+        run(tmp_path, tmp_path / "pretrained")
     rows = folder / "run" / "results.jsonl"
     kept = rows.read_text()
     rows.write_text("")

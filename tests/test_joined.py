@@ -51,6 +51,30 @@ PAIRS = {
 }
 
 
+@pytest.mark.parametrize(
+    "first, second, message",
+    [
+        ("lora", "dora", "LoRA and DoRA both add layers_0/attn/q/lora_a; keep one"),
+        ("dora", "vera", "DoRA computes with the kernel of layers_0/attn/q, which VeRA changes"),
+        ("pissa", "vera", "PiSSA computes with the kernel of layers_0/attn/q"),
+    ],
+)
+def test_parts_that_meet(lm, first, second, message):
+    joined = METHODS["joined"](parts=(METHODS[first](), METHODS[second]()))
+    with pytest.raises(UserError, match=message):
+        attach(joined, lm, jax.random.key(0))
+
+
+def test_a_part_that_computes_with_kernels_is_attached_first(lm):
+    joined = METHODS["joined"](parts=(METHODS["vera"](), METHODS["dora"]()))
+    on_base, _ = attach(joined, lm, jax.random.key(0))
+    np.testing.assert_allclose(on_base.logits(IDS), lm.logits(IDS), atol=1e-5)
+    adapted, _ = attach(METHODS["ia3"](), lm, jax.random.key(0))
+    for method in (joined, METHODS["pissa"]()):
+        with pytest.raises(UserError, match="computes with a layer's kernel"):
+            attach(method, adapted, jax.random.key(0))
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_any_parts_that_fit_train_together(lm, name):
     def squares(paths):

@@ -290,6 +290,68 @@ def test_what_cannot_be_read_is_told_in_a_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"lora_alpha": None}, "a field of the config has no use"),
+        ({"alpha_pattern": {"(q": 3}}, "a field of the config has no use"),
+        ({"use_bdlora": {"x": 1}}, "use_bdlora=.* is not supported; train a plain LoRA"),
+    ],
+)
+def test_fields_without_a_use(config, message, base, tmp_path):
+    with pytest.raises(UserError, match=message):
+        peft.read(change(tmp_path, "llama-lora", config), base("llama"))
+
+
+def test_half_a_directory_is_none(base, tmp_path, monkeypatch):
+    """Not the new weights under the old config."""
+    lm = base("llama")
+    peft.write(tmp_path, fitted("lora", lm), lm)
+    monkeypatch.setattr("lmlite.peft.directories.write_json", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        peft.write(tmp_path, fitted("lora", lm), lm)
+    with pytest.raises(UserError, match="is not a PEFT adapter"):
+        peft.read(tmp_path, lm)
+    (tmp_path / f"{WEIGHTS}.part").mkdir()
+    with pytest.raises(UserError, match="cannot write an adapter to .*; make room"):
+        peft.write(tmp_path, fitted("lora", lm), lm)
+
+
+def test_names_and_revisions_of_the_hub(base, tmp_path):
+    from lmlite.export import _base
+
+    lm = dataclasses.replace(base("llama"), source="hf://org/name@v1")
+    peft.write(tmp_path, fitted("lora", lm), lm)
+    told = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (told["base_model_name_or_path"], told["revision"]) == ("org/name", "v1")
+    assert _base(told) == "hf://org/name@v1"
+    assert _base({"base_model_name_or_path": str(tmp_path)}) == str(tmp_path)
+    assert _base({"base_model_name_or_path": "package:x"}) == "package:x"
+
+
+@pytest.mark.parametrize("encoder, decoder", [(3, 2), (4, 3), (3, 1)])
+def test_prefixes_of_stacks_of_unequal_depth(encoder, decoder, tmp_path):
+    torch, hf = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    theirs = pytest.importorskip("peft")
+    torch.manual_seed(1)
+    size = dict(d_model=32, encoder_attention_heads=4, decoder_attention_heads=4, vocab_size=99)
+    size |= dict(encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64)
+    ends = dict(pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2)
+    made = hf.BartConfig(**size, **ends, encoder_layers=encoder, decoder_layers=decoder)
+    plain = hf.BartForConditionalGeneration(made).eval()
+    plain.save_pretrained(tmp_path / "base")
+    spec = theirs.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3)
+    adapted = theirs.get_peft_model(plain, spec).eval()
+    torch.nn.init.normal_(adapted.prompt_encoder["default"].embedding.weight)
+    adapted.save_pretrained(tmp_path / "adapter")
+    ids = {"input_ids": parity.IDS % 99, "decoder_input_ids": parity.TARGET_IDS % 99}
+    with torch.no_grad():
+        wanted = adapted(**{name: torch.from_numpy(x) for name, x in ids.items()}).logits.numpy()
+    lm = peft.load_adapter(lmlite.load(tmp_path / "base"), tmp_path / "adapter")
+    found = lm.logits(ids["input_ids"], target_ids=ids["decoder_input_ids"])
+    np.testing.assert_allclose(found, wanted, **TOLERANCE)
+
+
 def test_directories_that_are_none(base, tmp_path):
     with pytest.raises(UserError, match="not a PEFT adapter"):
         peft.read(tmp_path, base("llama"))

@@ -20,6 +20,20 @@ def slotted(name: str, slot: int) -> str:
     return f"{name}.{slot}" if slot else name
 
 
+def check_regex(field: str, pattern: str) -> None:
+    """Raises UserError for a text that is no regex."""
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise UserError(f"{field}: {pattern!r} is no regex: {error}") from error
+
+
+def check_dropout(rate: float) -> None:
+    """Raises UserError for a rate that leaves nothing, or is none."""
+    if not 0 <= rate < 1:
+        raise UserError(f"dropout={rate} must be at least 0 and below 1")
+
+
 @dataclasses.dataclass(frozen=True)
 class Site:
     """The module that a hook wraps, as far as a method may know it.
@@ -89,6 +103,9 @@ class Hook:
     kind: type[nn.Module] = Linear
     seen: Make | None = None
     slot: int = 0
+
+    def __post_init__(self):
+        check_regex("targets", self.pattern)
 
     def __call__(self, inner, args, kwargs, context):
         site = Site(context.module, self.seen, self.slot)

@@ -1,7 +1,8 @@
 """Several methods in one arm, trained together, such as LoRA with a prompt."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 
 from lmlite import tree
 from lmlite.adapt.method import Method
@@ -26,6 +27,11 @@ class Joined(Method):
             self._only(name)
         if twice := [p for p in self.parts if type(p).following is not Method.following]:
             raise UserError(f"parts: {type(twice[0]).__name__} trains twice; use it by itself")
+
+    @property
+    def outermost(self) -> bool:
+        """Whether all parts are."""
+        return all(part.outermost for part in self.parts)
 
     @property
     def head(self) -> Callable | None:
@@ -58,8 +64,24 @@ class Joined(Method):
         return tuple(hook for part in self.parts for hook in part.hooks())
 
     def init(self, lm, key, classes):
-        """What each part alone would add, with the same key: paths differ, and with them draws."""
-        return tree.merge(*(part.init(lm, key, classes) for part in self.parts))
+        """What each part alone would add, with the same key: paths differ, and with them draws.
+
+        Raises UserError where two parts add the same leaf, or one that computes with a kernel
+        stands before another on the same module.
+        """
+        added = [part.init(lm, key, classes) for part in self.parts]
+        for (outer, above), (inner, below) in itertools.combinations(
+            zip(self.parts, map(tree.flatten, added), strict=True), 2
+        ):
+            names = type(outer).__name__, type(inner).__name__
+            if both := sorted(above.keys() & below.keys()):
+                raise UserError(f"parts: {names[0]} and {names[1]} both add {both[0]}; keep one")
+            if not outer.outermost and (both := sorted(_modules(above) & _modules(below))):
+                raise UserError(
+                    f"parts: {names[0]} computes with the kernel of {both[0]}, which {names[1]} "
+                    f"changes; name {names[1]} first"
+                )
+        return tree.merge(*added)
 
     def inform(self, lm, added, squares):
         """Each part in turn."""
@@ -86,3 +108,7 @@ class Joined(Method):
             kinds = [type(part).__name__ for part in self.parts]
             raise UserError(f"parts {kinds}: more than one has a {name}; keep one of them")
         return found[0] if found else None
+
+
+def _modules(leaves: Mapping) -> set[str]:
+    return {path.rpartition("/")[0] for path in leaves}

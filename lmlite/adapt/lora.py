@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lmlite import tree
-from lmlite.adapt.hooks import Hook
+from lmlite.adapt.hooks import Hook, check_dropout, check_regex
 from lmlite.adapt.method import Method, fold, owners
 from lmlite.errors import UserError
 from lmlite.models.layers import matmul, uniform_fan_in
@@ -35,6 +35,12 @@ class LoRA(Method):
     alphas: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self):
+        check_dropout(self.dropout)
+        for name in ("ranks", "alphas"):
+            for pair in getattr(self, name):
+                if len(pair) != 2 or not isinstance(pair[1], int | float):
+                    raise UserError(f"{name}: {pair!r} is not (regex, number)")
+                check_regex(name, pair[0])
         for rank in (self.rank, *dict(self.ranks).values()):
             if rank < 1:
                 raise UserError(f"rank={rank} is below 1; to leave a layer out, change targets")

@@ -33,6 +33,8 @@ class PTuning(Method):
     def __post_init__(self):
         if self.encoder not in ("mlp", "lstm"):
             raise UserError(f"encoder={self.encoder!r} is unknown; known: mlp, lstm")
+        if self.hidden < 1:
+            raise UserError(f"hidden={self.hidden} must be at least 1")
 
     def rules(self, lm):
         return (("embed/encoder/.*", "prompt"), (".*", tree.FROZEN))

@@ -20,6 +20,8 @@ class PiSSA(LoRA):
     Equal to the base at step 0 up to rounding (the rest takes the kernel's place and dtype).
     """
 
+    outermost = False  # what another method computes with the kernel would see the rest
+
     def init(self, lm, key, classes):
         params = tree.flatten(super().init(lm, key, classes))
         base = tree.flatten(lm.params)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lmlite import tree
-from lmlite.adapt.hooks import Hook
+from lmlite.adapt.hooks import Hook, check_dropout
 from lmlite.adapt.method import Method, fold, owners
 from lmlite.errors import UserError
 from lmlite.models.layers import matmul
@@ -32,6 +32,7 @@ class VeRA(Method):
     dropout: float = 0.0
 
     def __post_init__(self):
+        check_dropout(self.dropout)
         if self.rank < 1:
             raise UserError(f"rank={self.rank} is below 1")
 

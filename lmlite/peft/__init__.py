@@ -8,6 +8,7 @@ Tensors name modules as `transformers` does; the families' tables give ours. A f
 here with a reader and a writer, entered below under PEFT's name and under our method.
 """
 
+import re
 from pathlib import Path
 
 from lmlite.adapt.adaptation import Adaptation
@@ -48,14 +49,17 @@ def read(directory: str | Path, lm: LM) -> Adaptation:
     'all-linear'). A head that `write` left beside the adapter comes with it. Raises UserError for a
     directory that is none, a kind of adapter lmlite has not, and tensors that do not fit the model.
     """
-    config, tensors, head = directories.read(Path(directory))
+    config, tensors, head = directories.read(Path(directory).expanduser())
     kind = config.get("peft_type")
     if kind not in READERS:
         raise UserError(f"{directory}: peft_type={kind!r} is not supported; known: {[*READERS]}")
     directories.refuse(config)
     if not tensors:
         raise UserError(f"{directory} holds no tensors; save the adapter again")
-    found = READERS[kind](config, tensors, lm)
+    try:
+        found = READERS[kind](config, tensors, lm)
+    except (TypeError, ValueError, AttributeError, KeyError, re.error) as error:
+        raise UserError(f"{directory}: a field of the config has no use: {error}") from error
     return Adaptation(found.method, found.params | head)
 
 
@@ -76,7 +80,7 @@ def write(directory: str | Path, adaptation: Adaptation, lm: LM) -> None:
     own = dict(adaptation.params)
     head = {"probe": own.pop("probe")} if "probe" in own else {}
     config, tensors = WRITERS[method](Adaptation(adaptation.method, own), lm)
-    directories.write(Path(directory), config, tensors, head, lm)
+    directories.write(Path(directory).expanduser(), config, tensors, head, lm)
 
 
 def load_adapter(lm: LM, directory: str | Path) -> LM:

@@ -16,13 +16,18 @@ _TASKS = {DecoderConfig: "CAUSAL_LM", EncDecConfig: "SEQ_2_SEQ_LM"}
 _PREFIX = "base_model.model."
 # Settings that change what an adapter computes in ways lmlite has not, with what turns them off.
 _UNSUPPORTED = {
-    "modules_to_save": "train the adapter without it, or fold it into the model with PEFT",
+    "modules_to_save": "train the adapter without it (a task_type of SEQ_CLS adds it by itself), "
+    "or fold it into the model with PEFT",
     "trainable_token_indices": "train the adapter without it",
     "target_parameters": "name modules in target_modules instead",
     "layer_replication": "fold the adapter into the model with PEFT",
     "alora_invocation_tokens": "train a plain LoRA",
     "use_qalora": "train a plain LoRA",
     "lora_bias": "train the adapter without it",
+    "use_bdlora": "train a plain LoRA",
+    "kasa_config": "train a plain LoRA",
+    "velora_config": "train a plain LoRA",
+    "monteclora_config": "train a plain LoRA",
 }
 _MOVED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -41,7 +46,10 @@ def read(directory: Path) -> tuple[dict, dict[str, np.ndarray], dict]:
     head = {"probe": _tensors(directory / HEAD)} if (directory / HEAD).exists() else {}
     found = _tensors(directory / WEIGHTS)
     named = {name.removeprefix(_PREFIX): tensor for name, tensor in found.items()}
-    return read_json(directory / CONFIG), named, head
+    config = read_json(directory / CONFIG)
+    if not isinstance(config, dict):
+        raise UserError(f"{directory / CONFIG} holds no fields; save the adapter again")
+    return config, named, head
 
 
 def refuse(config: dict) -> None:
@@ -63,21 +71,26 @@ def write(
     directory: Path, config: dict, tensors: dict[str, np.ndarray], head: dict, lm: LM
 ) -> None:
     """Writes the files; config: what is particular to the kind. UserError where it cannot."""
+    name, _, revision = lm.source.removeprefix("hf://").partition("@")
     common = {
-        "base_model_name_or_path": lm.source,
-        "revision": None,
+        "base_model_name_or_path": name if lm.source.startswith("hf://") else lm.source,
+        "revision": revision if revision and lm.source.startswith("hf://") else None,
         "task_type": _TASKS.get(type(lm.config)),
         "inference_mode": True,
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / HEAD).unlink(missing_ok=True)
+        for name in (CONFIG, HEAD):  # the config comes back last: what is cut off is no adapter
+            (directory / name).unlink(missing_ok=True)
         _save(directory / WEIGHTS, tensors)
         if head:
             _save(directory / HEAD, head["probe"])
         write_json(directory / CONFIG, common | config)
-    except OSError as error:
-        raise UserError(f"cannot write an adapter to {directory}: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot write an adapter to {directory}: {why}; make room, or name another folder"
+        ) from error
 
 
 def _save(path: Path, tensors: dict) -> None:

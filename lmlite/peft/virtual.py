@@ -8,8 +8,9 @@ encoder made is stored, so P-tuning is read as prompt tuning and an encoded pref
 
 For a decoder and an encoder M is L. For an encoder-decoder PEFT takes pairs in turn for a layer's
 self-attention and for its attention to the source, begins again where they end, and then drops the
-latter: layer i gets pair 2 i mod M. Its own default of M = L gives layers i and i + L / 2 of an
-even L the same keys. What is written here has M = 2 L, which gives every layer its own.
+latter: layer i gets pair 2 i mod M. Its own default of M = L, the encoder's, gives layers i and
+i + L / 2 of an even L the same keys. What is written here has M = 2 L, which gives every layer its
+own.
 
 PEFT reads these adapters with a task_type alone. Of an encoder it gives the logits at its P prompt
 tokens as well; it puts no prefix before a classifier, nor (in silence) before DistilBERT.
@@ -43,7 +44,7 @@ def read_prefix(config: dict, tensors: dict[str, np.ndarray], lm: LM) -> Adaptat
             "num_transformer_submodules=1 mixes an encoder-decoder's prefix with what it reads of "
             "the source; train the adapter with PEFT's default"
         )
-    count = c.layers * (2 if config.get("num_layers") == 2 * c.layers and c.cross else 1)
+    count = (c.cross and config.get("num_layers")) or c.layers
     shape = count, 2, c.kv_heads, c.head_size
     pairs = _stored(config, tensors, int(np.prod(shape))).reshape(-1, *shape)
     own = {}
