@@ -33,9 +33,9 @@ def evaluate(
     left in `predictor.kept` included; FLOPs and bytes are not known of texts that are written.
     `fitted_together` arms shared a fit: the seconds, FLOPs and bytes of training are an equal
     share of it, `peak_bytes` is that of all of them; `evaluated_together` says the same of the
-    evaluation. A prediction's `value` is what it counts for in the task's first measure, where that
-    is a mean over items. Where the arm has words of its own for the choices, a result names them
-    all (`label_words`) and a prediction its own (`word`).
+    evaluation. A prediction's `value` is what it counts for in the task's first measure. Where the
+    arm has words of its own for the choices, a result names them all (`label_words`) and a
+    prediction its own (`word`).
     """
     meter, start = Meter(), time.perf_counter()
     readings = _answers(predictor, task, examples, meter)
@@ -52,7 +52,7 @@ def evaluate(
             own["family"] += ", calibrated"
         for name, measure in measures.items():
             value = measure.value(answers)
-            value = None if np.isnan(value) else value
+            value = value if np.isfinite(value) else None
             results.append({**own, "metric": name, "value": value, **common})
         first = measures[task.metrics[0]]
         predictions.extend(_predictions(own, examples, answers, first, predictor.words))
@@ -89,8 +89,9 @@ def _answers(predictor, task: Task, examples, meter: Meter) -> Mapping[str, Answ
         texts = [e.target for e in examples]
         return {"": Likelihoods(np.array([float(s[0]) for s in readings[""]]), texts)}
     targets = np.array([e.target for e in examples])
+    texts = [predictor.words or e.choices for e in examples]
     return {
-        name: Choices(np.array([int(np.argmax(s)) for s in scores]), targets, scores)
+        name: Choices(np.array([int(np.argmax(s)) for s in scores]), targets, scores, texts)
         for name, scores in readings.items()
     }
 
@@ -105,15 +106,14 @@ def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter) -
         ]
         verdicts = [passed(one) for one in programs]
         return Texts([texts[0] for texts in samples], targets, verdicts)
-    answers = [voted(texts, task.generation.extract) for texts in samples]
-    return Texts(*([compared(text, task.generation) for text in own] for own in (answers, targets)))
+    answers = [voted(texts, task.generation) for texts in samples]
+    return Texts(answers, [compared(target, task.generation) for target in targets])
 
 
 def _predictions(
     own: dict, examples, answers: Answers, measure: Measure, words: Sequence[str]
 ) -> Iterator[dict]:
-    values = measure.items(answers) if measure.items else [None] * len(examples)
-    for i, (example, value) in enumerate(zip(examples, values, strict=True)):
+    for i, (example, value) in enumerate(zip(examples, measure.items(answers), strict=True)):
         yield {
             "arm": own["arm"],
             "task": own["task"],

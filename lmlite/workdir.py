@@ -80,10 +80,10 @@ def write_config(workdir: Path, config: ConfigDict) -> None:
 
     It holds `config`, the fields of `run_record`, soon `data` (see `write_data`), and under
     `earlier` the same fields of the starts that this one resumes, with the `config` of those that
-    had less. A run may be resumed with more than it had: arms beside its own, and seeds and draws
-    after its own; one that left nothing but its config (a wrong column, say) may be started with
-    any other. Raises UserError if the workdir can't be written, or holds a run of a config that
-    differs in anything else.
+    had less. A run may be resumed with more than it had: arms and tasks beside its own, points
+    among its own, and seeds and draws after its own; one that left nothing but its config (a wrong
+    column, say) may be started with any other. Raises UserError if the workdir can't be written, or
+    holds a run of a config that differs in anything else.
     """
     path, now = workdir / CONFIG, to_json(config)
     try:
@@ -117,13 +117,22 @@ def _earlier(path: Path, now: dict) -> list[dict]:
 def _grown(old: dict, new: dict) -> dict:
     """`old` with what `new` adds to it in the ways that a resumed run may."""
     grown = dict(old)
-    for name in ("seeds", "draws"):
-        was, is_now = old.get(name), new.get(name)
-        if isinstance(was, list) and isinstance(is_now, list) and is_now[: len(was)] == was:
-            grown[name] = is_now
-    if "arms" in old and "arms" in new:
-        grown["arms"] = new["arms"] | old["arms"]
+    for name in old.keys() & new.keys():
+        was, is_now = old[name], new[name]
+        if name in ("arms", "tasks"):
+            grown[name] = is_now | was
+        elif name in ("seeds", "draws", "points") and isinstance(was, list):
+            longer = isinstance(is_now, list) and _kept(name, was, is_now) == was
+            grown[name] = is_now if longer else was
     return grown
+
+
+def _kept(name: str, old: list, new: list) -> list:
+    """What `new` has in place of `old`: its beginning, or the points of the same folders."""
+    if name != "points":
+        return new[: len(old)]
+    labels = {point[0] for point in old}
+    return [point for point in new if point[0] in labels]
 
 
 def write_data(workdir: Path, fingerprint: str) -> None:

@@ -11,6 +11,7 @@ from lmlite.config import ROOT
 LAYERS = (
     "errors",
     "config",
+    "ranges",
     "workdir",
     "tree",
     "stacking",
@@ -39,6 +40,7 @@ LAYERS = (
     "evaluate",
     "report",
     "pretrain",
+    "jobs",
     "compare",
     "folds",
     "study",

@@ -42,6 +42,15 @@ def test_class_measures_equal_scikit_learn(targets, predicted):
         assert MEASURES[name].value(answers) == pytest.approx(value, abs=1e-12), name
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_binary_f1_equals_scikit_learn():
+    for _ in range(20):
+        targets, predicted = RANDOM.integers(0, 2, (2, RANDOM.integers(1, 6)))
+        answers = Choices(predicted, targets, [np.eye(2)[p] for p in predicted])
+        expected = sk.f1_score(targets, predicted, zero_division=0)
+        assert MEASURES["binary_f1"].value(answers) == pytest.approx(expected)
+
+
 def test_no_items_give_nan():
     empty = np.zeros((3, 3), int)
     for name in ("precision", "recall", "balanced_accuracy", "macro_f1", "micro_f1", "matthews"):
@@ -69,7 +78,11 @@ def test_bleu_and_chrf_equal_sacrebleu():
     assert MEASURES["bleu"].value(answers) == pytest.approx(bleu)
     assert MEASURES["chrf"].value(answers) == pytest.approx(chrf)
     chinese = sacrebleu.corpus_bleu(WRITTEN[4:], [WANTED[4:]], tokenize="zh").score
-    assert text.corpus_score("bleu", WRITTEN[4:], WANTED[4:]) == pytest.approx(chinese)
+    assert text.corpus_score("bleu_zh", WRITTEN[4:], WANTED[4:]) == pytest.approx(chinese)
+    plus = sacrebleu.corpus_chrf(english[0], [english[1]], word_order=2).score
+    assert MEASURES["chrf++"].value(answers) == pytest.approx(plus)
+    ter = sacrebleu.corpus_ter(english[0], [english[1]]).score
+    assert MEASURES["ter"].value(answers) == pytest.approx(ter)
 
 
 def drawn_texts(n: int) -> Texts:
@@ -79,7 +92,7 @@ def drawn_texts(n: int) -> Texts:
     return Texts(*([" ".join(some) for some in texts] for texts in (written, wanted)))
 
 
-@pytest.mark.parametrize("name", ["chrf", "bleu", "bits_per_byte"])
+@pytest.mark.parametrize("name", ["chrf", "bleu", "ter", "bits_per_byte"])
 def test_items_of_a_whole_have_its_value_as_mean_and_its_spread(name):
     """The standard error from the items against values of other draws of as many texts."""
 
@@ -102,7 +115,7 @@ def test_items_of_a_whole_have_its_value_as_mean_and_its_spread(name):
 
 def test_one_text_is_its_own_value():
     one = Texts(WRITTEN[:1], WANTED[:1])
-    for name in ("chrf", "bleu"):
+    for name in ("chrf", "bleu", "chrf++", "ter"):
         assert MEASURES[name].items(one) == pytest.approx([MEASURES[name].value(one)])
 
 

@@ -19,9 +19,14 @@ def test_accuracy_is_a_share_of_the_items_that_count():
     assert math.isnan(classes.accuracy(PREDICTED, TARGETS, np.zeros(5, bool)))
 
 
-def test_exact_match_ignores_outer_white_space_only():
-    found = text.exact_match([" a b", "a  b", "A b"], ["a b\n", "a b", "a b"])
-    assert found.tolist() == [1, 0, 0]
+def test_exact_match_is_exact():
+    found = text.exact_match(["a b", " a b", "a  b", "A b"], ["a b", "a b", "a b", "a b"])
+    assert found.tolist() == [1, 0, 0, 0]
+
+
+def test_what_no_number_holds_is_infinite():
+    assert text.word_perplexity([-1e6], ["你好"]) == text.byte_perplexity([-1e6], ["a"]) == np.inf
+    assert np.isnan(text.bits_per_byte([-1.0], [""]))
 
 
 def test_confusion_counts_targets_by_row():

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from lmlite.errors import UserError
+from lmlite.metrics.measures import MEASURES, Choices, Likelihoods
 from lmlite.report import labels, pictures, print_table, summary, units, write_report
 from lmlite.report.breakeven import break_even
 
@@ -215,6 +216,91 @@ def test_without_predictions_there_are_no_intervals(tmp_path):
     rows, _ = three_arms()
     text = report(tmp_path, rows, [])
     assert "| 90.0 |" in text and "There are no intervals over items" in text
+
+
+def scored(arm, metric, share, family="tuning"):
+    """A run whose values are those of a measure of all items together."""
+    rng = np.random.default_rng(0)
+    targets = np.arange(ITEMS) % 3
+    chosen = np.where(np.arange(ITEMS) < share * ITEMS, targets, (targets + 1) % 3)
+    scores = rng.normal(size=(ITEMS, 3)) + 3 * np.eye(3)[chosen]
+    if MEASURES[metric].of is Likelihoods:
+        answers = Likelihoods(rng.normal(-4 + share, 0.3, ITEMS), ["some text"] * ITEMS)
+    else:
+        answers = Choices(chosen, targets, scores)
+    row, lines = run(arm, 0, family=family, metric=metric, value=MEASURES[metric].value(answers))
+    values = MEASURES[metric].items(answers) if MEASURES[metric].items else [None] * ITEMS
+    return row, [line | {"value": value} for line, value in zip(lines, values, strict=True)]
+
+
+WHOLE = ["macro_f1", "micro_f1", "balanced_accuracy", "precision", "recall", "matthews"]
+LIKELY = ["log_likelihood", "calibration_error", "perplexity", "byte_perplexity"]
+
+
+@pytest.mark.parametrize("metric", WHOLE + LIKELY + ["word_perplexity"])
+def test_arms_far_apart_in_a_measure_of_all_items_are_told_apart(metric, tmp_path):
+    arms = {"good": 0.95, "poor": 0.3, "worst": 0.1}
+    rows, predictions = records(*(scored(arm, metric, share) for arm, share in arms.items()))
+    found = summary.summarize(rows, predictions)
+    assert [(s.arm, s.near_best) for s in found][:2] == [("good", True), ("poor", False)]
+    assert not found[2].near_best and found[0].quality.low < found[0].quality.high
+    assert "Every other arm is worse" in report(tmp_path, rows, predictions)
+
+
+def test_values_of_items_of_a_whole_are_its_jackknife():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(30, 3))
+    whole = Choices(scores.argmax(1), rng.integers(0, 3, 30), scores)
+    texts = ["ab cd " * n for n in rng.integers(1, 9, 30)]
+    likely = Likelihoods(rng.normal(-30, 5, 30), texts)
+    for name in [*WHOLE, *LIKELY, "word_perplexity"]:
+        measure = MEASURES[name]
+        answers = whole if measure.of is Choices else likely
+        rest = [[j for j in range(30) if j != i] for i in range(30)]
+        left = [measure.of(*(np.array(f)[own] for f in answers if len(f))) for own in rest]
+        left = np.array([measure.value(one) for one in left])
+        items = measure.items(answers)
+        assert np.mean(items) == pytest.approx(measure.value(answers)), name
+        variance = 29 / 30 * np.sum((left - left.mean()) ** 2)
+        assert np.var(items, ddof=1) / 30 == pytest.approx(variance), name
+
+
+def test_a_whole_of_one_item_is_its_value_and_one_that_is_not_defined_has_none():
+    one = Choices(np.array([1]), np.array([1]), [np.array([-2.0, -1.0])])
+    assert MEASURES["macro_f1"].items(one) == [1.0]
+    three = Choices(np.array([1, 2]), np.array([1, 0]), [np.array([0.0, 1.0, 2.0])] * 2)
+    assert list(MEASURES["binary_f1"].items(three)) == [None, None]
+
+
+def test_where_items_have_no_value_nothing_is_said_to_be_near(tmp_path):
+    rows, predictions = three_arms()
+    predictions = [line | {"value": None} for line in predictions]
+    text = report(tmp_path, rows, predictions)
+    assert "Not tested against it, for want of values of items: 16-shot, zero-shot." in text
+    assert "the cheapest of those" not in text and "Every other arm" not in text
+    assert "| ~" not in text and "~ lora" not in printed(rows, predictions, 120)
+    assert "Differences from the best" not in text
+
+
+def test_only_arms_with_values_of_items_are_tested(tmp_path):
+    rows, predictions = three_arms()
+    predictions = [p | ({"value": None} if p["arm"] == "zero-shot" else {}) for p in predictions]
+    text = report(tmp_path, rows, predictions)
+    assert "Every other arm is worse by more than chance" in text
+    assert "Not tested against it, for want of values of items: zero-shot." in text
+
+
+def test_the_key_of_the_report_tells_every_column(tmp_path):
+    text = report(tmp_path, *three_arms())
+    for name in ("kind", "runs", "labels used", "trained params", "peak memory"):
+        assert f" {name}: " in text, name
+
+
+def test_the_template_of_a_task_file_is_not_that_of_the_config(tmp_path):
+    task = CONFIG["config"]["task"]
+    own = CONFIG | {"config": CONFIG["config"] | {"task": task | {"source": "yaml:my_task.yaml"}}}
+    assert "Prompt template" not in report(tmp_path, *three_arms(), own)
+    assert "Prompt template:" in report(tmp_path, *three_arms())
 
 
 @pytest.mark.parametrize("width, tables", [(120, 1), (80, 2), (50, 3)])

@@ -15,16 +15,18 @@ from lmlite.workdir import read_config, write_config
 
 @pytest.fixture
 def go(tmp_path, capsys):
-    """go(arms, seeds): a study of these arms in one workdir; the jobs it ran, point by point."""
+    """go(arms, seeds, points, metrics): a study of these arms in one workdir; the jobs that it ran,
+    point by point.
+    """
     write_model(tmp_path / "model", layers=1)
     write_task(tmp_path / "task.csv")
     source = dict(task=f"csv:{tmp_path / 'task.csv'}", model=str(tmp_path / "model"))
 
-    def run(arms, seeds):
+    def run(arms, seeds, points=((8, 1.0, 0), (16, 0.5, 1)), metrics=("accuracy",)):
         config = compare.get_config(**source, arms=arms)
-        config.points, config.always = ((8, 1.0, 0), (16, 0.5, 1)), ()
+        config.points, config.always = points, ()
         labels = {"task.labels": ("bad", "good"), "task.choices": ("bad", "good")}
-        sizes = {"test_items": 10, "seeds": seeds, "draws": (0,)}
+        sizes = {"test_items": 10, "seeds": seeds, "draws": (0,), "task.metrics": metrics}
         config = override(config.lock(), labels | sizes)
         write_config(tmp_path / "work", config)
         study(config, tmp_path / "work")
@@ -54,3 +56,14 @@ def test_a_study_is_resumed_with_more_arms_and_seeds(go, tmp_path):
     assert {json.loads(line)["job"] for line in found} == set(point["config"]["arms"])
     with pytest.raises(UserError, match="config.arms.norms.* is '\\(absent\\)'"):
         go("zero-shot,linear-probe", (0, 2))
+
+
+def test_a_study_is_resumed_with_more_points_and_tells_of_every_arm(go, tmp_path):
+    go("zero-shot,linear-probe", (0,), ((8, 1.0, 0),), ("macro_f1",))
+    more = ((8, 1.0, 0), (16, 1.0, 1))
+    kept, (best,) = go("zero-shot,linear-probe", (0,), more, ("macro_f1",))
+    assert kept == [] and best in ("zero-shot, seed 0", "linear-probe, seed 0")
+    told = (tmp_path / "work" / "report.md").read_text()
+    assert "macro_f1" in told and "| zero-shot |" in told and "| linear-probe |" in told
+    lines = (tmp_path / "work" / "8-labels" / "predictions.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["value"] is not None for line in lines)

@@ -119,6 +119,47 @@ def test_a_run_may_be_resumed_with_more_arms_seeds_and_draws(tmp_path):
     assert second["config"] == json.loads(json.dumps(CONFIG))
 
 
+TASKS = {"a-b": {"source": "csv:a", "metrics": ["f1"]}, "c": {"source": "csv:c"}}
+
+
+@pytest.mark.parametrize(
+    "had, more",
+    [
+        ({"tasks": TASKS}, {"tasks": {"new": {"source": "csv:b"}, **TASKS}}),
+        ({"points": ((64, 1.0, 0),)}, {"points": ((64, 1.0, 0), (256, 1.0, 5))}),
+        ({"points": ((8, 2.0, 0), (64, 1.0, 5))},
+         {"points": ((8, 2.0, 0), (16, 2.0, 0), (64, 1.0, 5))}),
+    ],
+)  # fmt: skip
+def test_a_survey_takes_more_tasks_and_a_study_more_points(tmp_path, had, more):
+    write_text(tmp_path / "results.jsonl", "{}")
+    for config in (CONFIG | had, CONFIG | more, CONFIG | more):
+        write_config(tmp_path, ConfigDict(config))
+    record = read_config(tmp_path)
+    assert record["config"] == json.loads(json.dumps(CONFIG | more))
+    assert record["earlier"][0]["config"] == json.loads(json.dumps(CONFIG | had))
+
+
+@pytest.mark.parametrize(
+    "had, change, told",
+    [
+        ({"tasks": TASKS}, {"tasks": {"c": TASKS["c"]}}, "tasks.a-b.* is '.absent.'"),
+        ({"tasks": TASKS}, {"tasks": {**TASKS, "c": {"source": "csv:d"}}}, "tasks.c.source is"),
+        ({"points": ((8, 1.0, 0), (16, 1.0, 0))}, {"points": ((8, 1.0, 0),)}, "points is"),
+        ({"points": ((8, 1.0, 0),)}, {"points": ((8, 2.0, 0), (16, 1.0, 0))}, "points is"),
+        ({"points": ((8, 1.0, 0), (16, 1.0, 0))}, {"points": ((16, 1.0, 0), (8, 1.0, 0))},
+         "points is"),
+        # Its folder is that of the old point.
+        ({"points": ((8, 1.0, 0),)}, {"points": ((8, 1.0, 0), (8, 2.0, 0))}, "points is"),
+    ],
+)  # fmt: skip
+def test_tasks_and_points_that_it_had_must_stay(tmp_path, had, change, told):
+    write_config(tmp_path, ConfigDict(CONFIG | had))
+    write_text(tmp_path / "results.jsonl", "{}")
+    with pytest.raises(UserError, match=f"config.{told}.*name another --workdir"):
+        write_config(tmp_path, ConfigDict(CONFIG | change))
+
+
 @pytest.mark.parametrize(
     "change, told",
     [

@@ -57,6 +57,14 @@ def micro_f1(counts: np.ndarray) -> float:
     return float(np.trace(counts) / total) if total else float("nan")
 
 
+def binary_f1(counts: np.ndarray) -> float:
+    """F1 of the second of two classes, 0 where it neither occurs nor is predicted; NaN of more."""
+    if counts.shape != (2, 2) or not counts.sum():
+        return float("nan")
+    found = counts[0, 1] + counts[1, 0] + 2 * counts[1, 1]
+    return float(2 * counts[1, 1] / found) if found else 0.0
+
+
 def matthews(counts: np.ndarray) -> float:
     """The correlation of predictions with targets in -1 .. 1; 0 where one of them is constant.
 
@@ -69,6 +77,15 @@ def matthews(counts: np.ndarray) -> float:
     shared = np.trace(counts) * total - items @ predicted
     scale = np.sqrt((total**2 - predicted @ predicted) * (total**2 - items @ items))
     return float(shared / scale) if scale else 0.0
+
+
+def brier_score(scores: np.ndarray, target: int) -> float:
+    """Squared distance of an item's probabilities, softmax of scores [C], from its one right class.
+
+    G. W. Brier, 1950: 0 .. 2.
+    """
+    likely = np.exp(scores - np.max(scores))
+    return float(np.sum((likely / likely.sum() - np.eye(len(scores))[target]) ** 2))
 
 
 def mean_log_likelihood(

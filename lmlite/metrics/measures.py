@@ -3,6 +3,7 @@
 n items, S samples of an item, C choices.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -10,16 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from lmlite.errors import UserError
-from lmlite.metrics import classes, text
+from lmlite.metrics import classes, jackknife, text
 from lmlite.metrics.code import pass_at_k
 
 
 class Choices(NamedTuple):
-    """chosen, targets: int[n]. scores: float[C] an item."""
+    """chosen, targets: int[n]. scores: float[C] an item; texts: its C choices."""
 
     chosen: np.ndarray
     targets: np.ndarray
     scores: Sequence[np.ndarray]
+    texts: Sequence[Sequence[str]] = ()
 
     def confusion(self) -> np.ndarray:
         """Counts [C, C]."""
@@ -45,14 +47,13 @@ Answers = Choices | Likelihoods | Texts
 
 
 class Measure(NamedTuple):
-    """of: what it is computed from. items: its value for each item, float[n], whose mean it is (of
-    a measure of all items together, one made so that it is); None where it has none, and `whole`
-    is the value of all. unit: 'percent' of 0 .. 1, or 'plain'.
-    lower: whether less is better.
+    """of: what it is computed from. items: its value for each item, float[n], whose mean it is; of
+    a measure of all items together (`whole`) made so that it is, and None each where it has none.
+    unit: 'percent' of 0 .. 1, or 'plain'. lower: whether less is better.
     """
 
     of: type
-    items: Callable[[Answers], np.ndarray] | None = None
+    items: Callable[[Answers], Sequence[float | None]]
     whole: Callable[[Answers], float] | None = None
     unit: str = "percent"
     lower: bool = False
@@ -62,32 +63,70 @@ class Measure(NamedTuple):
         return float(self.whole(answers) if self.whole else np.mean(self.items(answers)))
 
 
-def _counted(function: Callable[[np.ndarray], float]) -> Measure:
-    return Measure(Choices, whole=lambda a: function(a.confusion()))
+def _right(a: Choices) -> np.ndarray:
+    return (a.chosen == a.targets).astype(float)
 
 
-def _scored(function: Callable, **fields) -> Measure:
-    """A measure of choice scores, which must be as many for every item."""
+def _whole(of: type, whole: Callable, left_out: Callable, **fields) -> Measure:
+    """A measure of all items together; left_out: float[n], its values without each of them."""
 
-    def whole(a: Choices) -> float:
-        if len({len(s) for s in a.scores}) > 1:
-            return float("nan")
-        return function(np.stack(a.scores), a.targets)
+    def items(a: Answers) -> Sequence[float | None]:
+        with np.errstate(all="ignore"):
+            found = jackknife.pseudo_values(whole(a), left_out(a))
+        return found if np.isfinite(found).all() else [None] * len(found)
 
-    return Measure(Choices, whole=whole, **fields)
+    return Measure(of, items=items, whole=whole, **fields)
+
+
+def _counted(function: Callable[[np.ndarray], float], **fields) -> Measure:
+    """A measure of the confusion."""
+
+    def left_out(a: Choices) -> np.ndarray:
+        return jackknife.from_counts(function, a.chosen, a.targets, max(map(len, a.scores)))
+
+    return _whole(Choices, lambda a: function(a.confusion()), left_out, **fields)
+
+
+def _padded(a: Choices) -> np.ndarray:
+    """Scores [n, C]; those of choices that an item lacks are -inf, as probabilities 0."""
+    scores = np.full((len(a.scores), max(map(len, a.scores))), -np.inf)
+    for row, own in zip(scores, a.scores, strict=True):
+        row[: len(own)] = own
+    return scores
+
+
+def _log_likelihood(a: Choices) -> np.ndarray:
+    pairs = zip(a.scores, a.targets, strict=True)
+    return np.array([classes.mean_log_likelihood(s[None], np.array([t])) for s, t in pairs])
+
+
+def _per(size: Callable[[str], int]) -> Measure:
+    """Accuracy where a choice's score is over its size, which is that of lm-evaluation-harness."""
+
+    def items(a: Choices) -> np.ndarray:
+        pairs = zip(a.scores, a.texts, strict=True)
+        chosen = [int(np.argmax(s / [size(text) for text in own])) for s, own in pairs]
+        return (np.array(chosen) == a.targets).astype(float)
+
+    return Measure(Choices, items=items)
+
+
+def _brier(a: Choices) -> np.ndarray:
+    return np.array([classes.brier_score(s, t) for s, t in zip(a.scores, a.targets, strict=True)])
 
 
 def _written(function: Callable) -> Measure:
     return Measure(Texts, items=lambda a: function(a.written, a.targets))
 
 
-def _corpus(name: str) -> Measure:
+def _corpus(name: str, lower: bool = False) -> Measure:
     """A measure of all texts together, whose items are what each does to it."""
     return Measure(
         Texts,
         items=lambda a: text.corpus_items(name, a.written, a.targets),
         whole=lambda a: text.corpus_score(name, a.written, a.targets),
         unit="plain",
+        lower=lower,
     )
 
 
@@ -103,6 +142,15 @@ def _bits(a: Likelihoods) -> np.ndarray:
     return ratio + (bits - ratio * sizes) / sizes.mean()
 
 
+def _perplexity(function: Callable, size: Callable[[str], int]) -> Measure:
+    """exp of the negative log-probabilities of all over the sizes of their texts."""
+
+    def left_out(a: Likelihoods) -> np.ndarray:
+        return jackknife.perplexity(a.logprobs, [size(t) for t in a.texts])
+
+    return _whole(Likelihoods, lambda a: function(*a), left_out, unit="plain", lower=True)
+
+
 def _passing(k: int) -> Measure:
     def items(a: Texts) -> np.ndarray:
         return np.array([pass_at_k(len(p), sum(p), k) for p in a.passed])
@@ -110,25 +158,34 @@ def _passing(k: int) -> Measure:
     return Measure(Texts, items=items)
 
 
-_likely = partial(Measure, Likelihoods, unit="plain", lower=True)
 MEASURES: dict[str, Measure] = {
-    "accuracy": Measure(Choices, items=lambda a: (a.chosen == a.targets).astype(float)),
+    "accuracy": Measure(Choices, items=_right),
+    "acc_norm": _per(len),
+    "acc_bytes": _per(lambda text: len(text.encode())),
     "balanced_accuracy": _counted(classes.balanced_accuracy),
     "macro_f1": _counted(classes.macro_f1),
-    "micro_f1": _counted(classes.micro_f1),
+    "micro_f1": Measure(Choices, _right, whole=lambda a: classes.micro_f1(a.confusion())),
+    "binary_f1": _counted(classes.binary_f1),
     "precision": _counted(classes.precision),
     "recall": _counted(classes.recall),
-    "matthews": Measure(Choices, whole=lambda a: classes.matthews(a.confusion()), unit="plain"),
-    "log_likelihood": _scored(classes.mean_log_likelihood, unit="plain"),
-    "calibration_error": _scored(classes.expected_calibration_error, lower=True),
-    "bits_per_byte": _likely(items=_bits),
-    "byte_perplexity": _likely(whole=lambda a: text.byte_perplexity(*a)),
-    "word_perplexity": _likely(whole=lambda a: text.word_perplexity(*a)),
-    "perplexity": _likely(whole=lambda a: float(np.exp(-np.mean(a.logprobs)))),
+    "matthews": _counted(classes.matthews, unit="plain"),
+    "log_likelihood": Measure(Choices, items=_log_likelihood, unit="plain"),
+    "brier_score": Measure(Choices, items=_brier, unit="plain", lower=True),
+    "calibration_error": _whole(
+        Choices,
+        whole=lambda a: classes.expected_calibration_error(_padded(a), a.targets),
+        left_out=lambda a: jackknife.calibration_error(_padded(a), a.targets),
+        lower=True,
+    ),
+    "bits_per_byte": Measure(Likelihoods, items=_bits, unit="plain", lower=True),
+    "byte_perplexity": _perplexity(text.byte_perplexity, lambda t: len(t.encode())),
+    "word_perplexity": _perplexity(text.word_perplexity, lambda t: len(re.split(r"\s+", t))),
+    "perplexity": _perplexity(lambda logprobs, _: np.exp(-np.mean(logprobs)), lambda _: 1),
     "exact_match": _written(text.exact_match),
     "f1": _written(text.token_f1),
     **{kind: _written(partial(text.rouge, kind)) for kind in ("rouge1", "rouge2", "rougeL")},
-    **{name: _corpus(name) for name in ("chrf", "bleu")},
+    **{name: _corpus(name) for name in ("chrf", "chrf++", "bleu", "bleu_zh")},
+    "ter": _corpus("ter", lower=True),
     **{f"pass@{k}": _passing(k) for k in (1, 5, 10, 100)},
 }
 

@@ -8,15 +8,16 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
+from lmlite.metrics.jackknife import pseudo_values
+
 
 def exact_match(predictions: Sequence[str], targets: Sequence[str]) -> np.ndarray:
-    """float[n]: 1 where the texts are equal, white space at either end aside."""
-    pairs = zip(predictions, targets, strict=True)
-    return np.array([float(p.strip() == t.strip()) for p, t in pairs])
+    """float[n]: 1 where the texts are equal."""
+    return np.array([float(p == t) for p, t in zip(predictions, targets, strict=True)])
 
 
 def token_f1(predictions: Sequence[str], targets: Sequence[str]) -> np.ndarray:
@@ -53,51 +54,55 @@ def _rouge(kind: str):
 
 
 def corpus_score(name: str, predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """'chrf' (Popovic 2015) or 'bleu' of all texts together, 0 .. 100, by sacrebleu.
-
-    BLEU of Chinese and Japanese is by characters.
+    """A score of all texts together, 0 .. 100, by sacrebleu: 'chrf' and 'chrf++' (Popovic 2015,
+    2017), 'bleu' (Papineni et al. 2002), 'bleu_zh', where each Chinese character is a word, 'ter'
+    (Snover et al. 2006; it may pass 100).
     """
-    return _sacrebleu(name, targets).corpus_score(list(predictions), [list(targets)]).score
+    return _sacrebleu(name).corpus_score(list(predictions), [list(targets)]).score
 
 
 def corpus_items(name: str, predictions: Sequence[str], targets: Sequence[str]) -> np.ndarray:
     """float[n], whose mean is `corpus_score` and whose variance is that of its jackknife.
 
-    n score - (n - 1) score without the item (Tukey's pseudo-values), moved to the score as mean.
     Scores are functions of counts that add up, so none is counted twice.
     """
-    metric = _sacrebleu(name, targets)
+    metric = _sacrebleu(name)
     counts = np.array(metric._extract_corpus_statistics(list(predictions), [list(targets)]))
-    n, every = len(counts), counts.sum(0)
-    if n == 1:
-        return np.array([corpus_score(name, predictions, targets)])
+    every = counts.sum(0)
 
     def score(some: np.ndarray) -> float:
         return metric._compute_score_from_stats(some.tolist()).score
 
-    left_out = (n - 1) * np.array([score(every - own) for own in counts])
-    return score(every) + left_out.mean() - left_out
+    return pseudo_values(score(every), np.array([score(every - own) for own in counts]))
 
 
-def _sacrebleu(name: str, targets: Sequence[str]):
-    from sacrebleu import BLEU, CHRF  # slow to import
+def _sacrebleu(name: str):
+    from sacrebleu import BLEU, CHRF, TER  # slow to import
 
-    if name == "chrf":
-        return CHRF()
-    return BLEU(tokenize="zh" if any(re.search(r"[\u4e00-\u9fff]", t) for t in targets) else "13a")
+    made = {
+        "chrf": CHRF,
+        "chrf++": partial(CHRF, word_order=2),
+        "bleu": BLEU,
+        "bleu_zh": partial(BLEU, tokenize="zh"),
+        "ter": TER,
+    }
+    return made[name]()
 
 
 def bits_per_byte(logprobs: Sequence[float], texts: Sequence[str]) -> float:
     """All log-probabilities (nats) over all bytes of the texts, in bits."""
-    return -float(np.sum(logprobs)) / math.log(2) / sum(len(t.encode()) for t in texts)
+    size = sum(len(t.encode()) for t in texts)
+    return -float(np.sum(logprobs)) / math.log(2) / size if size else float("nan")
 
 
 def byte_perplexity(logprobs: Sequence[float], texts: Sequence[str]) -> float:
     """2 to the bits per byte."""
-    return 2.0 ** bits_per_byte(logprobs, texts)
+    with np.errstate(over="ignore"):
+        return float(np.exp2(bits_per_byte(logprobs, texts)))
 
 
 def word_perplexity(logprobs: Sequence[float], texts: Sequence[str]) -> float:
     """exp of the mean negative log-probability a word; words are what white space separates."""
     words = sum(len(re.split(r"\s+", text)) for text in texts)
-    return math.exp(-float(np.sum(logprobs)) / words)
+    with np.errstate(over="ignore"):  # of a text without spaces
+        return float(np.exp(-np.sum(logprobs) / words))

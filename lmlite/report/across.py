@@ -11,11 +11,11 @@ Points = Sequence[tuple[str, Sequence[Summary]]]
 
 def across(points: Points, task: str, model: str) -> str:
     """Markdown: quality of every arm at every point, (its name, its summaries); best first by the
-    last point that has all arms.
+    last point with the most arms, then the arms of the other points.
     """
     most = max(len(summaries) for _, summaries in points)
     full = [summaries for _, summaries in points if len(summaries) == most][-1]
-    order = [s.arm for s in full]
+    order = dict.fromkeys(s.arm for summaries in (full, *(p for _, p in points)) for s in summaries)
     found = [{s.arm: s for s in summaries} for _, summaries in points]
     lines = [[arm, *(_cell(arms.get(arm)) for arms in found)] for arm in order]
     head = ("arm", *(name for name, _ in points))
@@ -25,7 +25,7 @@ def across(points: Points, task: str, model: str) -> str:
         f"{markdown(head, lines, [False, *[True] * len(points)])}\n\n"
         f"{full[0].metric} on {items} test items with its 95 % interval over items, ± the standard "
         f"deviation over seeds (their number in brackets). {NEAR_BEST}: not told apart from the "
-        "best of its column by these items.\n"
+        "best of its column by these items; a column without any is not tested.\n"
     )
 
 

@@ -1,7 +1,6 @@
 """report.md: the comparison for a reader who did not run it."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +40,13 @@ FACTS = (
     ("Commit", "commit"),
 )
 TEXTS = (("Prompt template", "config.task.template"), ("Command", "command"))
+OTHER_COLUMNS = (
+    "kind: whether the arm prompts (in-context) or tunes; calibrated is another reading of its "
+    "answers. runs: how many seeds or draws were run. labels used: labelled examples that the arm "
+    "saw, those that choose the epoch among them. trained params: how many numbers tuning changes. "
+    "peak memory: the most held while the arm ran, on an accelerator by the process so far; arms "
+    "fitted together share it."
+)
 COLUMNS_FROM = (
     "Times are wall-clock, without compilation: to fit, `train_seconds`; a query, `eval_seconds` "
     "over the test items. FLOPs a query are `flops_per_query`; stored bytes are what must be kept "
@@ -75,7 +81,7 @@ def document(subject: str, summaries: Sequence[Summary], rows: Records, config: 
     failed_runs = failures(rows)
     sections = (
         (f"# In-context learning or tuning? {subject}", prose.answer(summaries, subject)),
-        ("## The arms", f"{markdown_table(summaries)}\n\n{KEY}" if summaries else ""),
+        ("## The arms", _arms(summaries) if summaries else ""),
         ("## Quality against cost", _picture() if summaries else ""),
         ("## When does tuning pay?", prose.break_even_table(summaries)),
         ("## Other measures", _other_metrics(summaries, rows)),
@@ -88,6 +94,10 @@ def document(subject: str, summaries: Sequence[Summary], rows: Records, config: 
     return "\n\n".join(f"{head}\n\n{body}" for head, body in sections if body) + "\n"
 
 
+def _arms(summaries: Sequence[Summary]) -> str:
+    return f"{markdown_table(summaries)}\n\n{KEY} {OTHER_COLUMNS}"
+
+
 def _picture() -> str:
     return (
         f"![Quality of each arm against its cost]({PICTURE})\n\n"
@@ -98,7 +108,7 @@ def _picture() -> str:
 
 def _differences(summaries: Sequence[Summary]) -> str:
     """The paired difference of every arm from the best, with both tests."""
-    if len(summaries) < 2 or math.isnan(summaries[1].behind.low):
+    if not any(s.tested for s in summaries[1:]):
         return ""
     unit = summaries[0].measure.unit
     lines = [
@@ -130,10 +140,18 @@ def _measured(rows: Records, config: dict) -> str:
     told = [f"{name}: {_text(value)}" for name, path in FACTS if (value := _fact(config, path))]
     if compiling := _compile_seconds(rows):
         told.append(f"Compiling, all runs together: {compiling:.0f} s (`compile_seconds`)")
-    texts = [f"{name}:\n\n{_block(text)}" for name, path in TEXTS if (text := _fact(config, path))]
+    texts = [f"{name}:\n\n{_block(text)}" for name, text in _texts(config)]
     shared = any(row.get("job", row["arm"]) != row["arm"] for row in rows)
     notes = f"{COLUMNS_FROM} {READINGS}" if shared else COLUMNS_FROM
     return "\n\n".join(part for part in (_bullets(told), *texts, notes) if part)
+
+
+def _texts(config: dict) -> list[tuple[str, str]]:
+    """The TEXTS that config.json has; a task file's prompts are its own."""
+    source = _fact(config, "config.task.source") or ""
+    told = [(name, _fact(config, path)) for name, path in TEXTS]
+    own = "Prompt template" if source.startswith("yaml:") else ""
+    return [(name, text) for name, text in told if text and name != own]
 
 
 def _compile_seconds(rows: Records) -> float:

@@ -64,7 +64,7 @@ def quality_cost(summaries: Sequence[Summary], title: str) -> bytes:
         axes[0].invert_yaxis()
     figure.suptitle(title, fontsize=12, fontweight="bold")
     place_of_key = dict(loc="outside lower center", ncols=3, frameon=False, fontsize=9.5)
-    figure.legend(handles=_key(colours), **place_of_key)
+    figure.legend(handles=_key(colours, summaries[0].tested), **place_of_key)
     canvas.draw()  # settles the layout, on which the places of the names depend
     for ax, cost, shown in panels:
         names = [(s.arm, colours[s.family]) for s in shown]
@@ -97,7 +97,7 @@ def _panel(ax: Axes, cost: Cost, shown: Sequence[Summary], colours: dict[str, st
     _frontier(ax, x, np.array([s.merit for s in shown]), shown[0].measure.lower)
     for at, s in zip(x, shown, strict=True):
         colour = colours[s.family]
-        fill = colour if s.near_best else "white"
+        fill = "white" if s.tested and not s.near_best else colour
         ax.plot([at, at], s.quality[1:], color=colour, **_INTERVAL)
         ax.plot(at, s.quality.value, color=colour, mfc=fill, zorder=4, **_DOT)
 
@@ -137,10 +137,10 @@ def _ticks(low: float, high: float) -> list[float]:
     return [v for v in MaxNLocator(4).tick_values(low, high) if low <= v <= high]
 
 
-def _key(colours: dict[str, str]) -> list[Line2D]:
+def _key(colours: dict[str, str], tested: bool) -> list[Line2D]:
     kinds = [Line2D([], [], color=c, label=family, **_DOT) for family, c in colours.items()]
     near = Line2D([], [], color="#555555", label="not told apart from the best", **_DOT)
     worse = Line2D([], [], color="#555555", mfc="white", label="worse than the best", **_DOT)
     bar = Line2D([], [], color="#555555", label="95 % interval over test items", **_INTERVAL)
     line = Line2D([], [], label="best at this cost or less", **_FRONTIER)
-    return [*kinds, near, worse, bar, line]
+    return [*kinds, *([near, worse, bar] if tested else []), line]

@@ -45,21 +45,29 @@ def _plain(s: Summary, x: float) -> str:
 
 
 def _rivals(summaries: Sequence[Summary]) -> str:
-    best = summaries[0]
+    """What the tests against the best arm say."""
+    if untested := [s.arm for s in summaries[1:] if not s.tested]:
+        told = f"Not tested against it, for want of values of items: {', '.join(untested)}."
+        rest = [s for s in summaries if s.arm not in untested]
+        return f"{_rivals(rest)} {told}" if len(rest) > 1 else told
     rivals = [s for s in summaries[1:] if s.near_best]
     if not rivals:
         return "Every other arm is worse by more than chance among these items explains."
     told = f"The items cannot tell {len(rivals)} of the {len(summaries) - 1} other arms from it"
+    return f"{told}{_cheapest(summaries[0], rivals)}."
+
+
+def _cheapest(best: Summary, rivals: Sequence[Summary]) -> str:
     cheapest = min((best, *rivals), key=lambda s: s.total_seconds)
     if math.isnan(sum(s.total_seconds for s in (best, *rivals))):
-        return f"{told}."
+        return ""
     if cheapest is best:
-        return f"{told}, and none of those takes less time."
+        return ", and none of those takes less time"
     value = _value(cheapest, cheapest.quality.value)
     return (
-        f"{told}; the cheapest of those is **{cheapest.arm}** ({value}), which fits and answers "
+        f"; the cheapest of those is **{cheapest.arm}** ({value}), which fits and answers "
         f"all items in {units.seconds(cheapest.total_seconds)} where {best.arm} takes "
-        f"{units.seconds(best.total_seconds)}."
+        f"{units.seconds(best.total_seconds)}"
     )
 
 
@@ -117,6 +125,6 @@ def caveats(summaries: Sequence[Summary], failures: Sequence[Failure]) -> list[s
 
 def _margin(best: Summary) -> str:
     if math.isnan(best.quality.low):
-        return "There are no intervals over items: no predictions, or a metric that is no mean."
+        return "There are no intervals over items: no predictions, or items without a value."
     half = _value(best, (best.quality.high - best.quality.low) / 2)
     return f"The best arm's {best.metric} is known to about ±{half}."

@@ -24,8 +24,9 @@ class Summary:
 
     quality: in the task's main metric, with its interval over items; `spread` is the standard
     deviation over seeds; costs are means over seeds, except `peak_bytes`, the largest. `near_best`:
-    the 95 % interval of the paired difference from the best arm, `behind`, includes 0. p_value: of
-    McNemar's test between the first runs of both, where items are right or wrong.
+    the 95 % interval of the paired difference from the best arm, `behind`, includes 0; False where
+    it is NaN, for want of values of single items. p_value: of McNemar's test between the first runs
+    of both, where items are right or wrong.
     """
 
     arm: str
@@ -41,7 +42,7 @@ class Summary:
     query_seconds: float
     query_flops: float
     peak_bytes: float
-    near_best: bool = True
+    near_best: bool = False
     metric: str = "accuracy"
     behind: metrics.Estimate = metrics.Estimate(*[math.nan] * 3)
     p_value: float = math.nan
@@ -55,6 +56,11 @@ class Summary:
     def merit(self) -> float:
         """The quality, negative where less is better."""
         return -self.quality.value if self.measure.lower else self.quality.value
+
+    @property
+    def tested(self) -> bool:
+        """Whether the items say if the arm differs from the best."""
+        return not math.isnan(self.behind.low)
 
     @property
     def total_seconds(self) -> float:
@@ -122,7 +128,7 @@ def _number(row: dict, key: str) -> float:
 def _values(by_arm: dict[str, list[dict]], predictions: Records) -> dict[str, np.ndarray]:
     """What every item counts, float [S, N] an arm, columns in one order of items for all arms.
 
-    NaN where the metric is no mean over items.
+    NaN where an item has no value.
     """
     found = {(row["arm"], row["seed"]): {} for runs in by_arm.values() for row in runs}
     for line in predictions:
@@ -175,12 +181,9 @@ def _rank(s: Summary) -> tuple[float, float]:
 
 
 def _beside(s: Summary, values: np.ndarray, best: np.ndarray) -> Summary:
-    """The summary with what its items say of its difference from the best arm's.
-
-    Near the best is what the items leave open; so do no items at all.
-    """
+    """The summary with what its items say of its difference from the best arm's."""
     behind = metrics.paired_difference(values, best)
-    near = not (behind.low > 0 if s.measure.lower else behind.high < 0)
+    near = behind.low <= 0 if s.measure.lower else behind.high >= 0
     p = math.nan
     if values.size and np.isin(values[0], (0, 1)).all() and np.isin(best[0], (0, 1)).all():
         p = metrics.mcnemar(values[0] > 0, best[0] > 0)

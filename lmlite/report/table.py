@@ -14,7 +14,8 @@ from lmlite.report.summary import Failure, Records, Summary, failures, summarize
 NEAR_BEST = "~"
 KEY = (
     f"Best first. {NEAR_BEST} marks arms that these test items cannot tell from the best (the 95 % "
-    "interval of the paired difference includes 0). sd: over seeds or demonstration draws."
+    "interval of the paired difference includes 0); an arm without an interval is not tested. sd: "
+    "over seeds or demonstration draws."
 )
 NOTHING = "No arm has a result."
 PIPE_WIDTH = 120  # characters, where the output is not a terminal

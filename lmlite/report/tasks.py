@@ -25,7 +25,8 @@ def by_task(tasks: Tasks, model: str) -> str:
         "Means over draws of demonstrations or seeds, with the standard deviation over them. A "
         "column +calibrated is the best calibrated reading of the test items themselves, so a "
         "little too good. better: the family whose best arm beats the best of the other by more "
-        "than chance among these items; '=' where it is not told apart. ↓: less is better.\n"
+        f"than chance among these items; '=' where it is not told apart, '{units.MISSING}' where "
+        "nothing was tested. ↓: less is better.\n"
     )
 
 
@@ -48,6 +49,8 @@ def _verdict(rows: Records, answers: Records, summaries: Sequence[Summary]) -> s
         return units.MISSING
     both = [row for row in rows if row["arm"] in best.values()]
     first, second = summarize(both, [a for a in answers if a["arm"] in best.values()])
+    if not second.tested:
+        return units.MISSING
     if second.near_best:
         return "="
     return "in context" if first.family.startswith(PROMPTED) else "tuning"
