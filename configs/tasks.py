@@ -27,7 +27,7 @@ def translation(language: str, name: str) -> dict:
         label="translation",
         group="source",
         id="id",
-        metrics=("chrf", "bleu"),
+        metrics=("chrf", "bleu_zh" if name == "Chinese" else "bleu"),
         generation=written(160),
     )
 
@@ -196,4 +196,6 @@ def task(name: str) -> ConfigDict:
         entry_point="",
         run_code=False,
     )
+    if name.startswith("yaml:"):  # such a file says these itself
+        fields |= dict(template="", label="", generation=written(0, stop=()))
     return ConfigDict({**fields, **TASKS.get(name, {})})

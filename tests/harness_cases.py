@@ -102,18 +102,24 @@ def write_data(folder: Path) -> dict:
     return {"data_files": found, "cache_dir": str(folder / "cache")}
 
 
-def answers(model) -> dict:
-    """What a model of lm_eval says to the requests above, as JSON has it."""
+def asked(model, kind: str, arguments) -> list:
+    """What a model of lm_eval answers to requests."""
     from lm_eval.api.instance import Instance
 
-    def ask(kind, arguments):
-        requests = [Instance(kind, {}, arguments=one, idx=0) for one in arguments]
-        return getattr(model, kind)(requests)
+    return getattr(model, kind)([Instance(kind, {}, arguments=one, idx=0) for one in arguments])
 
+
+def written(model) -> list[str]:
+    """What it writes."""
+    return asked(model, "generate_until", WRITTEN)
+
+
+def answers(model) -> dict:
+    """What it says to the requests above, as JSON has it."""
     return {
-        "pairs": [list(one) for one in ask("loglikelihood", PAIRS)],
-        "rolling": ask("loglikelihood_rolling", [(text,) for text in TEXTS]),
-        "written": ask("generate_until", WRITTEN),
+        "pairs": [list(one) for one in asked(model, "loglikelihood", PAIRS)],
+        "rolling": asked(model, "loglikelihood_rolling", [(text,) for text in TEXTS]),
+        "written": written(model),
         "chats": [model.apply_chat_template(list(chat), end) for chat, end in CHATS],
     }
 

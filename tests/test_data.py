@@ -153,6 +153,8 @@ def test_files(tmp_path):
         ("a.csv", b"text,label\n", "is empty; it needs at least one row"),
         ("a.csv", b"text,label\na,b\nc\n", "a.csv:3: the row does not fit columns text, label"),
         ("a.csv", b"text,label\na,b,c\n", "a.csv:2: the row does not fit columns text, label"),
+        ("a.csv", b"text,text,label\na,b,c\n", "a.csv: 'text' names two columns; rename one"),
+        ("a.csv", b'text,label\na,b\n"c"d,e\n', "a.csv:3: ',' expected after"),
         ("a.csv", b"text,label\n\xff,b\n", "cannot read .*a.csv: .*utf-8"),
         ("a.csv.gz", b"text,label\na,b\n", "cannot read .*a.csv.gz: Not a gzipped file"),
         ("a.csv.gz", gzip.compress(b"text,label\na,b\n", mtime=0)[:-4], "a.csv.gz: .*ended"),
@@ -447,6 +449,29 @@ def test_bad_tasks(config, fields, message):
     with pytest.raises(UserError, match=message) as error:
         load_task(changed(config, **fields))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("empty", [None, float("nan")])
+@pytest.mark.parametrize("column", ["text", "verdict"])
+def test_empty_cells_are_refused(config, tmp_path, column, empty):
+    """Not the word None, in a prompt or as an answer."""
+    write(tmp_path / "all.jsonl", [*FILMS[:-1], FILMS[-1] | {column: empty}])
+    with pytest.raises(UserError, match=f"column {column!r} is empty .*'n': 'r199'.*; fill it"):
+        load_task(config)
+    if column == "verdict":
+        left_out = load_task(changed(config, ignore_labels=(str(empty),)))
+        assert len(everything(left_out)) == len(FILMS) - 1
+
+
+def test_rows_that_ask_the_same_are_in_one_split(config, tmp_path):
+    again = [row | {"n": f"again {row['n']}"} for row in FILMS]
+    before = load_task(changed(config, group=""))
+    write(tmp_path / "all.jsonl", [*FILMS, *again])
+    task = load_task(changed(config, group=""))
+    for split in ("train", "dev", "test"):
+        prompts = {e.prompt for e in getattr(before, split)}
+        assert prompts == {e.prompt for e in getattr(task, split)}
+        assert len(getattr(task, split)) == 2 * len(getattr(before, split))
 
 
 def test_choices_may_be_numbers(config):

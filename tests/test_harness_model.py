@@ -22,7 +22,7 @@ from lmlite.errors import UserError
 
 pytest.importorskip("lm_eval")
 from lmlite.harness.model import LmliteLM  # noqa: E402 - which needs lm_eval
-from lmlite.harness.options import options  # noqa: E402
+from lmlite.harness.options import defaults, options  # noqa: E402
 
 SPEC = json.loads(cases.STORED.read_text())
 
@@ -75,6 +75,32 @@ def test_a_backend_that_is_there_answers_alike(tmp_path):
     theirs = HFLM(pretrained=str(tmp_path), dtype="float32", device="cpu", max_length=48)
     ours = LmliteLM(source=str(tmp_path), max_length=48, device="cpu")
     assert_same(cases.answers(ours), cases.answers(theirs))
+
+
+@pytest.mark.parametrize("said", [{"repetition_penalty": 1.3}, {"num_beams": 3}, {"top_k": 5}])
+def test_the_models_own_generation_config_holds(said, tmp_path):
+    torch, hf = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    from lm_eval.models.huggingface import HFLM
+
+    torch.manual_seed(0)
+    cases.write_model(tmp_path, SPEC | {"shapes": {"x": [1]}})
+    size = dict(n_embd=32, n_layer=2, n_head=4, vocab_size=64, n_positions=128)
+    made = hf.GPT2Config(**size, bos_token_id=0, eos_token_id=1, initializer_range=0.3)
+    hf.GPT2LMHeadModel(made).save_pretrained(tmp_path)
+    plain = cases.written(LmliteLM(source=str(tmp_path)))
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+    theirs = HFLM(pretrained=str(tmp_path), dtype="float32", device="cpu")
+    ours = cases.written(LmliteLM(source=str(tmp_path)))
+    assert ours == cases.written(theirs)
+    assert (ours == plain) is ("top_k" in said)
+
+
+def test_a_generation_config_that_asks_for_more_is_refused(folder, tmp_path):
+    (tmp_path / "generation_config.json").write_text('{"no_repeat_ngram_size": 2}')
+    with pytest.raises(UserError, match="no_repeat_ngram_size=2 is not supported; remove it"):
+        defaults(str(tmp_path))
+    assert defaults("package:x") == defaults(str(folder / "model")) == {}
 
 
 def adapter(lm, path: Path) -> Adaptation:
@@ -141,6 +167,8 @@ def test_generation_options():
     assert drawn == dict(stop=("a",), max_new_tokens=256, temperature=0.5, beams=2, top_p=0.9)
     greedy = options({"temperature": 0.5, "do_sample": False, "top_p": 0.9, "max_tokens": 3})
     assert greedy == dict(stop=(), max_new_tokens=3, temperature=0.0, beams=1)
+    usual = options({"num_beams": 1}, {"num_beams": 4, "repetition_penalty": 1.1, "top_k": 3})
+    assert usual["beams"] == 1 and usual["repetition_penalty"] == 1.1 and "top_k" not in usual
     with pytest.raises(UserError, match="early_stopping='never' is not supported"):
         options({"num_beams": 4, "early_stopping": "never"})
     with pytest.raises(UserError, match="do_sample=true needs a temperature above 0"):

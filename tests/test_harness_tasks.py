@@ -16,7 +16,8 @@ from lmlite.data.task import Example, Task
 from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
 from lmlite.icl.prompts import delimiter, prompt
-from lmlite.icl.write import compared, extracted
+from lmlite.icl.write import compared, extracted, voted
+from lmlite.metrics.measures import MEASURES, Choices
 
 FRACTIONS = (("train", 0.6), ("dev", 0.1), ("test", 0.3))
 WORDS = ("red", "green", "blue")
@@ -176,9 +177,11 @@ def test_prompts_choices_and_answers_are_those_of_lm_eval(case, tmp_path, monkey
     rolling = fields["output_type"] == "loglikelihood_rolling"
     assert_same(task, theirs_of(path, monkeypatch), shots=(0,) if rolling else (0, 3))
     assert task.metrics == {
-        "multiple_choice": ("accuracy",),
-        "generate_until": ("chrf",),
-    }.get(fields["output_type"], ("bits_per_byte",))
+        "multiple_choice": ("accuracy", "acc_norm"),
+        "loglikelihood": ("perplexity",),
+        "loglikelihood_rolling": ("bits_per_byte", "byte_perplexity", "word_perplexity"),
+        "generate_until": ("exact_match",),
+    }[fields["output_type"]]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -288,8 +291,7 @@ def test_answers_are_found_and_compared_as_by_lm_eval(tmp_path, monkeypatch):
     ):
         (strict,) = theirs._filters[0].filters[0]().apply([[said]], [doc])
         right = theirs.process_results(doc, [strict[0]])["exact_match"]
-        found = extracted(said, task.generation.extract).strip()
-        ours = compared(found, task.generation) == compared(example.target, task.generation)
+        ours = voted([said], task.generation) == compared(example.target, task.generation)
         assert ours == bool(right), said
         verdicts.append(ours)
     assert verdicts == [True, True, False, False, False, False]
@@ -350,7 +352,16 @@ def test_a_task_config_takes_it(tmp_path):
 
 @pytest.mark.parametrize(
     "field, value",
-    [("limit", 5), ("target_delimiter", "->"), ("generation.samples", 5), ("choices", ("a",))],
+    [
+        ("limit", 5),
+        ("target_delimiter", "->"),
+        ("generation.samples", 5),
+        ("choices", ("a",)),
+        ("template", "{question}"),
+        ("label", "word"),
+        ("generation.stop", ("x",)),
+        ("generation.ignore_case", True),
+    ],
 )
 def test_what_the_file_alone_says_is_not_set_elsewhere(field, value, tmp_path):
     config = common.task(f"yaml:{write(tmp_path, BASE | CASES['generate'])}").lock()
@@ -374,7 +385,7 @@ def test_a_regex_finds_what_lm_eval_finds(pattern, said, select, tmp_path):
     fields = BASE | CASES["generate"] | dict(filter_list=[dict(name="a", filter=[step])])
     task = load_yaml_task(str(write(tmp_path, fields)), FRACTIONS)
     theirs = extraction.RegexFilter(pattern, select).apply([[said]], [{}])[0][0]
-    assert extracted(said, task.generation.extract).strip() == theirs.replace("[invalid]", "")
+    assert extracted(said, task.generation.extract) == theirs.replace("[invalid]", "")
 
 
 FIXED = CASES["the text a column"]
@@ -427,6 +438,32 @@ BAD = {
         WRITTEN | dict(filter_list=[{"filter": [{"function": "regex", "fallback": "A"}]}]),
         "filter_list: fallback of regex is not supported",
     ),
+    "samples": (dict(fewshot_config={"samples": [{}]}), "fewshot_config.samples is not supported"),
+    "field of shots": (dict(fewshot_config={"sampelr": "a"}), "fewshot_config.sampelr is not"),
+    "shots no mapping": (dict(fewshot_config="first_n"), "'first_n' must be a mapping"),
+    "delimiter": (dict(fewshot_delimiter=3), "fewshot_delimiter=3 must be text"),
+    "kwargs": (WRITTEN | dict(generation_kwargs=["x"]), r"\['x'\] must be a mapping"),
+    "filter no list": (WRITTEN | dict(filter_list="regex"), "filter_list='regex' must be a list"),
+    "filter of nothing": (
+        WRITTEN | dict(filter_list=[{"filter": [{"regex_pattern": "a"}]}]),
+        "has no list `filter` of `function: NAME`",
+    ),
+    "length": (WRITTEN | dict(generation_kwargs={"max_gen_toks": "many"}), "'many' is no number"),
+    "files": (dict(dataset_kwargs={"data_files": {"train": 3, "test": None}}), "is no file"),
+    "division": (dict(doc_to_text="{{1/0}}"), "division by zero"),
+    "metric": (
+        dict(metric_list=[{"metric": "acc"}, {"metric": "acc_mutual_info"}]),
+        "metric_list: 'acc_mutual_info' is not supported for multiple_choice; known: acc, acc_b",
+    ),
+    "metric of texts": (WRITTEN | dict(metric_list=[{"metric": "acc"}]), "'acc' is not supported"),
+    "aggregation": (
+        dict(metric_list=[{"metric": "acc", "aggregation": "median"}]),
+        "aggregation='median' of acc is not supported",
+    ),
+    "option of a metric": (
+        dict(metric_list=[{"metric": "acc", "ignore_case": True}]),
+        "ignore_case of acc is not supported",
+    ),
     "unseen label": (dict(dataset_kwargs=files("few")), "'blue' of test-0 is in no row of the"),
     "no rows": (dict(dataset_kwargs=files("none")), "none.json is empty"),
     "no file": (dict(dataset_kwargs=files("gone")), "gone.json: No such file"),
@@ -470,6 +507,78 @@ def test_its_file_of_hellaswag_names_what_lmlite_has_not(tmp_path):
         UserError, match=r"process_docs is a function in Python \(utils.process_docs"
     ):
         load_yaml_task(str(tmp_path / "task.yaml"), FRACTIONS)
+
+
+def test_accuracies_are_those_of_lm_eval(tmp_path, monkeypatch):
+    """acc, acc_norm, acc_bytes and Brier scores of random log-likelihoods, item by item."""
+    names = ("acc", "acc_norm", "acc_bytes", "brier_score")
+    fields = BASE | CASES["choices a column"] | dict(metric_list=[{"metric": n} for n in names])
+    fields["doc_to_choice"] = "{{[word * 3, 'é' * label, letter]}}"
+    path = write(tmp_path, fields)
+    task, theirs = load_yaml_task(str(path), FRACTIONS), theirs_of(path, monkeypatch)
+    assert task.metrics == ("accuracy", *names[1:])
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        scores = rng.normal(-5, 3, (len(task.test), 3))
+        chosen, targets = scores.argmax(1), np.array([e.target for e in task.test])
+        answers = Choices(chosen, targets, [*scores], [e.choices for e in task.test])
+        for own, name in zip(task.metrics, names, strict=True):
+            found = MEASURES[own].items(answers)
+            for doc, s, value in zip(theirs.eval_docs, scores, found, strict=True):
+                wanted = theirs.process_results(doc, [(x, False) for x in s])[name]
+                if name == "brier_score":
+                    gold, likely = wanted
+                    wanted = np.sum((likely - np.eye(3)[gold]) ** 2)
+                assert value == pytest.approx(wanted), name
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_white_space_counts_as_in_lm_eval(strip, tmp_path, monkeypatch):
+    fields = BASE | CASES["generate"] | dict(doc_to_target="{{' ' * (label - 1)}}{{word}}")
+    if strip:
+        fields["filter_list"] = [dict(name="a", filter=[{"function": "remove_whitespace"}])]
+    path = write(tmp_path, fields)
+    task, theirs = load_yaml_task(str(path), FRACTIONS), theirs_of(path, monkeypatch)
+    verdicts = set()
+    for example, doc in zip(task.test, theirs.eval_docs, strict=True):
+        for said in (" " + doc["word"], doc["word"], doc["word"] + " "):
+            (filtered,) = theirs._filters[0].filters[0]().apply([[said]], [doc])
+            result = filtered if isinstance(filtered, str) else filtered[0]
+            wanted = theirs.process_results(doc, [result])["exact_match"]
+            target = compared(example.target, task.generation)
+            assert (voted([said], task.generation) == target) == bool(wanted)
+            verdicts.add(bool(wanted))
+    assert verdicts == {True, False}
+
+
+def test_rows_have_the_types_of_datasets(tmp_path, monkeypatch):
+    """Whole numbers among others, infinity, and what ends a line."""
+    fields = BASE | FIXED | dict(doc_to_text="{{score}}")
+    path = write(tmp_path, fields)
+    mixed = [row | {"score": row["label"] + 0.5 * (i == 4)} for i, row in enumerate(rows(6, 20))]
+    write_rows(tmp_path / "data/test.json", mixed, "json")
+    task, theirs = load_yaml_task(str(path), FRACTIONS), theirs_of(path, monkeypatch)
+    assert_same(task, theirs, shots=(0,))
+    lines = BASE | CASES["rolling"] | dict(doc_to_target="{{text}}.")
+    path = write(tmp_path, lines, "json")
+    for split in ("train", "test"):
+        text = "a b\r\nc\x0cd\u2028e\n\n f\x85g\nh\rlast"
+        (tmp_path / f"data/{split}.txt").write_text(text, newline="")
+    named = {"train": "data/train.txt", "test": "data/test.txt"}
+    told = yaml.safe_load(path.read_text())
+    told |= dict(dataset_path="text", dataset_kwargs={"data_files": named})
+    path.write_text(yaml.safe_dump(told))
+    task, theirs = load_yaml_task(str(path), FRACTIONS), theirs_of(path, monkeypatch)
+    assert [e.target for e in task.test] == [f"{doc['text']}." for doc in theirs.eval_docs]
+
+
+def test_equal_rows_are_in_one_split(tmp_path):
+    fields = BASE | FIXED | dict(training_split=None)
+    path = write(tmp_path, fields)
+    write_rows(tmp_path / "data/test.json", [*rows(30), *rows(30)], "json")
+    task = load_yaml_task(str(path), FRACTIONS)
+    assert len(task.train) + len(task.dev) + len(task.test) == 60
+    assert not {e.prompt for e in task.train} & {e.prompt for e in task.test}
 
 
 def test_perplexity_is_lm_evals(tmp_path):

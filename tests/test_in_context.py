@@ -10,6 +10,7 @@ from tiny_lm import tiny_lm
 from configs import common
 from lmlite.arms import Labelled, Log
 from lmlite.arms.in_context import InContext
+from lmlite.arms.items import encode_examples
 from lmlite.data.task import Example, Generation, Task
 from lmlite.errors import UserError
 from lmlite.icl import calibrate, retrieve, score, write
@@ -146,6 +147,47 @@ def test_nearest_demonstrations_of_each_query(lm, monkeypatch):
         np.testing.assert_allclose(s, [logprob(lm, text, f" {c}") for c in CHOICES], atol=1e-4)
 
 
+def test_a_query_is_not_shown_its_like(lm, monkeypatch):
+    """Repeated rows have other ids; rows of another file may have the same."""
+    monkeypatch.setattr("lmlite.arms.demonstrations.embedded", fake_embeddings)
+    repeated = tuple(dataclasses.replace(POOL[3], id=f"again {i}") for i in range(3))
+    data = Labelled((*POOL, *repeated), ())
+    arm = InContext(shots=2, choose="nearest", order="similar", readings=())
+    (text,) = arm.fit(lm, TASK, data, 0, Log()).prompts([POOL[3]])
+    near = [POOL[i] for i in (2, 4)]
+    assert sorted(map(shown, near)) == sorted(f"{part};" for part in text.split(";")[:-1])
+    other = dataclasses.replace(TEST[0], id=POOL[11].id)
+    assert shown(POOL[11]) in arm.fit(lm, TASK, data, 0, Log()).prompts([other])[0]
+
+
+def test_nearest_has_no_prompt_without_content(lm, monkeypatch):
+    monkeypatch.setattr("lmlite.arms.demonstrations.embedded", fake_embeddings)
+    readings = ("contextual", "domain", "batch")
+    found = fitted(lm, shots=2, choose="nearest", readings=readings).predict(TEST, Meter())
+    assert set(found) == {"", "batch"}
+
+
+def test_the_first_of_a_file_are_its_first(lm):
+    """Whichever are labelled: as lm_eval has first_n."""
+    task = dataclasses.replace(TASK, shots=2, choose="first")
+    predictor = InContext(-1, readings=()).fit(lm, task, Labelled(POOL[5:9], ()), 0, Log())
+    assert predictor.prompts(TEST[:1])[0].startswith(shown(POOL[0]) + shown(POOL[1]))
+    assert predictor.cost.examples == 2
+
+
+def test_answers_are_written_after_the_whole_prompt(lm):
+    """Its last spaces and line breaks too, in context and in training."""
+    generation = Generation(max_new_tokens=3, stop=("#",))
+    asked = tuple(dataclasses.replace(example(i, ()), prompt=f"Q{i}\nA: \n") for i in range(8))
+    task = Task("t", (), asked, (), asked, generation=generation, target_delimiter="")
+    predictor = InContext(0, readings=()).fit(lm, task, Labelled(asked, ()), 0, Log())
+    whole = lm.generate([e.prompt for e in asked], max_new_tokens=3, stop=("#",))
+    assert predictor.write(asked, Meter()) == [[text] for text in whole]
+    for e, own in zip(asked, encode_examples(lm, task, asked), strict=True):
+        assert own.context == lm.text.encode(e.prompt)
+        assert own.context + own.choices[0] == lm.text.encode(e.prompt + "so")
+
+
 def test_diversity_and_k_means_leave_repeats_out():
     angles = np.array([0.0, 0.01, 0.02, 1.0, 2.0])
     pool = np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -184,9 +226,25 @@ def test_domain_texts_are_words_of_the_training_prompts(lm):
     from lmlite.icl.readings import _domain_texts
 
     texts = _domain_texts(TASK)
-    words = {word for e in POOL for word in e.prompt.split()}
+    words = {word for e in POOL for word in e.prompt.removesuffix("?").split()}
     assert len(set(texts)) > 10 and texts == _domain_texts(TASK)
     assert all(set(text.removesuffix("?").split()) <= words for text in texts)
+
+
+def test_domain_texts_of_a_script_without_spaces(lm):
+    """Characters of the reviews, without the template that stands around each."""
+    from lmlite.icl.readings import _domain_texts
+
+    frame = "评论：{}\n情感：".format
+    train = tuple(dataclasses.replace(e, prompt=frame("这家餐厅很好吃" * 3)) for e in POOL)
+    task = dataclasses.replace(TASK, train=train, frame=frame)
+    texts = _domain_texts(task)
+    assert len(set(texts)) > 10
+    assert all(len(t) == len(train[0].prompt) and t.count("评论：") == 1 for t in texts)
+    assert all(set(t) <= set(train[0].prompt) for t in texts)
+    nothing = dataclasses.replace(task, train=(dataclasses.replace(POOL[0], prompt=frame("")),))
+    with pytest.raises(UserError, match="finds no words of their own"):
+        _domain_texts(nothing)
 
 
 def test_readings_that_have_no_meaning_are_left_out(lm):
@@ -223,9 +281,12 @@ def test_written_answers_need_room_after_the_demonstrations(lm):
 
 
 def test_votes_and_extraction():
-    assert write.voted(["so 3.", "so 4.", "is 4 now", ""], r"(\d)") == "4"
-    assert write.voted(["none", "nor"], r"(\d)") == ""
+    digit = Generation(extract=r"(\d)")
+    assert write.voted(["so 3.", "so 4.", "is 4 now", ""], digit) == "4"
+    assert write.voted(["none", "nor"], digit) == ""
     assert write.extracted("a 1 b 2", r"(\d)") == "2"
+    commas = Generation(ignore=(",",), ignore_case=True)
+    assert write.voted(["1,000 A", "1000 a", "7", "7"], commas) == "1000 a"  # two votes, and first
     with pytest.raises(UserError, match="generation.extract='x' is no regex with a group"):
         write.extracted("x", "x")
 
@@ -251,7 +312,10 @@ def test_variance_components_by_simulation():
         (dict(choose="best"), "choose='best' is unknown"),
         (dict(order="similar"), "order='similar' is for choose='nearest'"),
         (dict(direction="channel", readings=("batch",)), "has no other readings"),
-        (dict(choose="nearest", order="best"), "needs the same demonstrations"),
+        (dict(choose="nearest", order="best"), "order='best' .* need the same demonstrations"),
+        (dict(choose="nearest", order="curriculum"), "order='curriculum' .* need the same"),
+        (dict(choose="nearest", orders=3), "orders=3 need the same demonstrations"),
+        (dict(choose="nearest", direction="channel", readings=()), "shows the same to all"),
         (dict(shots=-2), "shots=-2"),
         (dict(readings=("magic",)), "reading 'magic' is unknown; known: length"),
     ],

@@ -4,6 +4,7 @@ k demonstrations.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -39,7 +40,8 @@ class Nearest:
     """The prompts of queries behind the k examples of `pool` that are nearest to each.
 
     order: 'similar' puts the nearest last; otherwise they stand in the order of the pool, so that
-    the prompts of many queries begin alike. An example is never its own demonstration.
+    the prompts of many queries begin alike. A query is never shown itself, nor its like: what has
+    the same prompt.
     """
 
     lm: LM
@@ -55,14 +57,17 @@ class Nearest:
         return embedded(self.retriever, [e.prompt for e in self.pool])
 
     def __call__(self, examples: Sequence[Example]) -> list[str]:
+        if not examples:
+            return []
         queries = embedded(self.retriever, [e.prompt for e in examples])
-        most = min(self.k + 1, len(self.pool))
+        alike = max(Counter(e.prompt for e in self.pool).values(), default=0)
+        most = min(self.k + alike, len(self.pool))
         rows = nearest(queries, self._known, most, self.diversity)
         return [prompt(self.lm, self.task, self._shown(e, r), e.prompt)
                 for e, r in zip(examples, rows, strict=True)]  # fmt: skip
 
     def _shown(self, example: Example, row: np.ndarray) -> list[Example]:
-        found = [int(i) for i in row if self.pool[i].id != example.id][: self.k]
+        found = [int(i) for i in row if self.pool[i].prompt != example.prompt][: self.k]
         return [self.pool[i] for i in (found[::-1] if self.order == "similar" else sorted(found))]
 
 

@@ -17,7 +17,7 @@ from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import encode_pairs, shared_prefix
 from lmlite.icl.plan import TREE_TOKENS
-from lmlite.icl.readings import check
+from lmlite.icl.readings import COMPARED, check
 from lmlite.icl.score import prefill
 from lmlite.models.lm import LM
 from lmlite.runtime import Meter
@@ -44,6 +44,9 @@ class InContext:
     (decoded greedily, where only what leads to a choice is allowed). label_words: 'given', the
     task's choices, or 'found' by all labelled examples, see `lmlite.icl.label_words`. tree_tokens:
     bounds the memory of scoring.
+
+    With choose='nearest' the readings 'contextual' and 'domain' are left out: no prompt without
+    content stands behind the demonstrations of every query.
     """
 
     family: ClassVar[str] = "in-context"
@@ -71,8 +74,14 @@ class InContext:
                 raise UserError(f"{name}={getattr(self, name)!r} is unknown; known: {values}")
         if self.order == "similar" and self.choose != "nearest":
             raise UserError("order='similar' is for choose='nearest'; choose another order")
-        if self.choose == "nearest" and self.order == "best":
-            raise UserError("order='best' needs the same demonstrations for all; choose another")
+        if self.choose == "nearest" and (self.order in ("best", "curriculum") or self.orders > 1):
+            raise UserError(
+                f"order={self.order!r} and orders={self.orders} need the same demonstrations for "
+                "all queries, and choose='nearest' has others for each; set order='similar', "
+                "orders=1"
+            )
+        if self.choose == "nearest" and self.direction == "channel":
+            raise UserError("direction='channel' shows the same to all queries; choose another way")
         if self.direction != "direct" and self.readings:
             raise UserError(f"direction={self.direction!r} has no other readings; set readings=()")
         if self.orders < 1 or self.shots < AS_TASK or self.tree_tokens < 1:
@@ -99,6 +108,8 @@ class InContext:
         """Chooses and prefills the demonstrations."""
         if self.shots == AS_TASK:
             own = dataclasses.replace(self, shots=task.shots, choose=task.choose)
+            if task.choose == "first":  # of the file, as lm_eval has it
+                data = Labelled(task.train[: task.shots], ())
             return own.fit(lm, task, data, seed, log)
         start, meter = time.perf_counter(), Meter()
         pool = self._pool(data)
@@ -122,8 +133,10 @@ class InContext:
             train_bytes=meter.bytes,
             compile_seconds=meter.compile_seconds,
         )
+        same = isinstance(prompts, Same)
+        readings = tuple(name for name in self.readings if same or name not in COMPARED)
         predictor = _PREDICTORS[self.direction](
-            lm, task, cost, prompts, ids, prefix, self.readings, tree_tokens=self.tree_tokens
+            lm, task, cost, prompts, ids, prefix, readings, tree_tokens=self.tree_tokens
         )
         return Worded(predictor, words) if words else predictor
 

@@ -10,9 +10,10 @@ import numpy as np
 from lmlite.data.item import Item, choice_item, class_item, mask_item
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
-from lmlite.icl.encode import Encoded, encode, encode_pairs
+from lmlite.icl.encode import Encoded, encode, encode_pairs, spaces_moved
 from lmlite.icl.plan import groups, tree_item
 from lmlite.icl.prompts import delimiter, prompt
+from lmlite.metrics.measures import Texts
 from lmlite.models.config import DecoderConfig
 from lmlite.models.lm import LM
 
@@ -28,9 +29,12 @@ def encode_examples(
         contexts = [prompt(lm, task, (), e.prompt) for e in examples]
     between = delimiter(task)
     continuations = [[between + text for text in (e.choices or (e.target,))] for e in examples]
+    written = task.kind is Texts
+    if lm.config.cross and not written:
+        contexts, continuations = spaces_moved(contexts, continuations)
     if lm.config.cross or not lm.config.causal:
         return encode_pairs(lm.text, contexts, continuations)
-    return encode(lm.text, contexts, continuations, special=not task.chat)
+    return encode(lm.text, contexts, continuations, special=not task.chat, whole=written)
 
 
 def scored_items(lm: LM, encoded: Sequence[Encoded], prefix: int = 0) -> list[Item]:

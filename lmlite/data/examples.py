@@ -45,7 +45,8 @@ def _chunks(example: Example, size: int) -> Iterator[Example]:
 
 
 def _ignored(config: Any, row: Row) -> bool:
-    return str(_column(row, config.label, "label")) in map(str, config.ignore_labels)
+    ignored = tuple(map(str, config.ignore_labels))
+    return bool(ignored) and str(row.get(config.label)) in ignored
 
 
 def _example(config: Any, name: str, row: Row) -> Example:
@@ -105,4 +106,10 @@ def _column(row: Row, column: str, field: str) -> Any:
             f"task.{field}: there is no column {column!r}; the nearest is {near!r} "
             f"of {', '.join(map(str, row))}"
         )
-    return row[column]
+    value = row[column]
+    if value is None or value != value:  # NaN, which is how tables have an empty cell
+        raise UserError(
+            f"task.{field}: column {column!r} is empty ({value}) in the row {str(row)[:80]}...; "
+            "fill it, or leave the row out"
+        )
+    return value

@@ -19,13 +19,23 @@ def _csv(path: str) -> list[Row]:
     csv.field_size_limit(2**31 - 1)  # documents are longer than the module's 131,072 characters
     with _text(path) as file:
         reader = csv.DictReader(file, strict=True)
+        names = reader.fieldnames or []
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"{path}: {twice[0]!r} names two columns; rename one of them")
         rows = []
-        for row in reader:
+        for row in _checked(reader, path):
             if None in row or None in row.values():  # how DictReader marks long and short rows
                 columns = ", ".join(reader.fieldnames)
                 raise UserError(f"{path}:{reader.line_num}: the row does not fit columns {columns}")
             rows.append(row)
     return rows
+
+
+def _checked(reader: csv.DictReader, path: str) -> Iterator[Row]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.reader.line_num}: {error}") from error
 
 
 def _jsonl(path: str) -> list[Row]:

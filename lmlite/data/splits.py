@@ -37,11 +37,12 @@ def sample(
 
     balanced: each target as often as the others, as far as there are enough of it; otherwise as
     they come. Draws of one seed are nested: those for a small n are among those for a larger one.
-    UserError: more are asked for than there are.
+    UserError: more are asked for than there are, or fewer than none.
     """
-    if n > len(examples):
+    if not 0 <= n <= len(examples):
         raise UserError(
-            f"{n} labelled examples are asked for and the split has {len(examples)}; ask for fewer"
+            f"{n} labelled examples are asked for and the split has {len(examples)}; ask for "
+            f"{'fewer' if n > 0 else '0 or more'}"
         )
     drawn = sorted(examples, key=lambda example: position("sample", seed, example.id))
     seen = Counter()

@@ -16,7 +16,8 @@ class Generation:
 
     samples: texts an item. extract: a regex whose first group, in its last match, is the answer.
     ignore: regexes of what is left out of it, and of the right one, before they are compared;
-    ignore_case: whether they are compared in lower case.
+    ignore_case: whether they are compared in lower case. strip: where white space at either
+    end is left out, in 'both', in the 'answer' that is written, or 'none'.
     """
 
     max_new_tokens: int = 0
@@ -26,6 +27,7 @@ class Generation:
     extract: str = ""
     ignore: tuple[str, ...] = ()
     ignore_case: bool = False
+    strip: str = "both"
 
 
 @dataclasses.dataclass(frozen=True)

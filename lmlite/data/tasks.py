@@ -14,8 +14,8 @@ from lmlite.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 _FILE_SAYS = (
-    "labels", "ignore_labels", "choices", "choices_columns", "group", "id", "limit", "chunk",
-    "description", "tests", "entry_point", "run_code",
+    "template", "label", "labels", "ignore_labels", "choices", "choices_columns", "group", "id",
+    "limit", "chunk", "description", "tests", "entry_point", "run_code",
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def load_task(config: Any) -> Task:
         }
     else:
         splits = {split: [] for split in SPLITS}
-        for example in examples_of(config, config.source):
+        for example in _grouped(config, examples_of(config, config.source)):
             splits[split_of(example.group, config.split)].append(example)
     _check(config, splits)
     task = Task(
@@ -87,7 +87,15 @@ def _check_unread(config: Any) -> None:
     kept = {name: type(config[name])() for name in _FILE_SAYS}
     kept |= {name: getattr(Task, name) for name in ("fewshot_delimiter", "target_delimiter")}
     found = {name: config[name] for name in kept}
-    for name in ("max_new_tokens", "temperature", "samples", "extract", "ignore"):
+    for name in (
+        "max_new_tokens",
+        "stop",
+        "temperature",
+        "samples",
+        "extract",
+        "ignore",
+        "ignore_case",
+    ):
         kept[f"generation.{name}"] = getattr(Generation, name)
         found[f"generation.{name}"] = config.generation[name]
     for name, value in found.items():
@@ -96,6 +104,16 @@ def _check_unread(config: Any) -> None:
                 f"task.{name}={value!r} does nothing for {config.source}: a task file says it "
                 "itself; set it there"
             )
+
+
+def _grouped(config: Any, examples: list[Example]) -> list[Example]:
+    """Without a column of groups, rows that ask the same are one: no test item is trained on."""
+    if config.group or config.chunk:
+        return examples
+    first: dict[tuple, str] = {}
+    asked = [(e.prompt, e.choices, "" if e.choices else e.target) for e in examples]
+    pairs = zip(examples, asked, strict=True)
+    return [dataclasses.replace(e, group=first.setdefault(key, e.group)) for e, key in pairs]
 
 
 def _splits(config: Any) -> dict[str, float | str]:

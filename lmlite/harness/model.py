@@ -11,7 +11,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from lmlite.decode import generate
 from lmlite.errors import UserError
-from lmlite.harness.options import options
+from lmlite.harness.options import defaults, options
 from lmlite.harness.scoring import Request, score
 from lmlite.icl.encode import first_token
 from lmlite.icl.plan import TREE_TOKENS
@@ -137,7 +137,8 @@ class LmliteLM(TemplateLM):
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         """The text after each context, up to its stop texts."""
-        asked = [options(request.args[1]) for request in requests]
+        usual = defaults(self.lm.source)
+        asked = [options(request.args[1], usual) for request in requests]
         order = sorted(range(len(requests)), key=lambda i: repr(asked[i]))
         found = [""] * len(requests)
         for _, same in groupby(order, key=lambda i: repr(asked[i])):

@@ -19,28 +19,36 @@ def encode(
     contexts: Sequence[str],
     continuations: Sequence[Sequence[str]],
     special: bool = True,
+    whole: bool = False,
 ) -> list[Encoded]:
     """Encodes each context with its continuations (which bring their own leading space).
 
     A continuation's tokens are those of the joint text past the context's own, and a context's
     trailing spaces move into the continuation: lm-evaluation-harness's rule, so scores compare. By
     the same rule an empty context is the token that starts (or else ends) a text. special: whether
-    to add what the model expects around a text; prompts of a chat template bring it.
+    to add what the model expects around a text; prompts of a chat template bring it. whole: keeps
+    the trailing spaces of contexts, as where an answer is written after them; a continuation whose
+    first token would reach into its context is then encoded by itself.
     Raises UserError for an empty continuation.
     """
-    bare = [context.rstrip() for context in contexts]
+    bare = [context if whole else context.rstrip() for context in contexts]
     heads = tokenizer.encode_batch(bare, special)
     pairs = zip(contexts, continuations, strict=True)
     texts = [full + continuation for full, ends in pairs for continuation in ends]
     joint = tokenizer.encode_batch(texts, special)
     out, at = [], 0
     for context, head, texts in zip(bare, heads, continuations, strict=True):
-        whole = joint[at : at + len(texts)]
+        joined = joint[at : at + len(texts)]
         at += len(texts)
         if not context:
             head = first_token(tokenizer)
-            whole = [ids if ids[:1] == head else head + ids for ids in whole]
-        tails = [ids[len(head) :] for ids in whole]
+            joined = [ids if ids[:1] == head else head + ids for ids in joined]
+        own = zip(joined, texts, strict=True)
+        tails = [
+            tokenizer.encode(text, special=False) if whole and ids[: len(head)] != head
+            else ids[len(head) :]
+            for ids, text in own
+        ]  # fmt: skip
         if [] in tails:
             text = texts[tails.index([])]
             raise UserError(f"choice {text!r} adds no token to its prompt; name it differently")
@@ -54,6 +62,15 @@ def first_token(tokenizer: Tokenizer) -> list[int]:
         if token is not None:
             return [token]
     raise UserError("a prompt is empty, and the model has no token that starts a text; use another")
+
+
+def spaces_moved(
+    contexts: Sequence[str], continuations: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """The contexts without their trailing spaces, which stand before the continuations instead."""
+    bare = [context.rstrip() for context in contexts]
+    ends = [context[len(head) :] for context, head in zip(contexts, bare, strict=True)]
+    return bare, [[e + c for c in own] for e, own in zip(ends, continuations, strict=True)]
 
 
 def encode_pairs(

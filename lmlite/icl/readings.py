@@ -16,7 +16,8 @@ from lmlite.icl import calibrate
 
 Scores = list[np.ndarray]
 READINGS = ("length", "bytes", "contextual", "domain", "batch", "pmi")
-_COMPARED = ("contextual", "domain")  # with prompts that say nothing
+COMPARED = ("contextual", "domain")  # with prompts that say nothing
+_LONGEST_WORD = 16  # characters a word on average; where there are more, spaces part no words
 _DOMAIN_TEXTS = 20  # Fei et al. 2023, section 4.1
 
 
@@ -32,7 +33,7 @@ def applies(name: str, examples: Sequence[Example]) -> bool:
     prompts need the same choices for all examples.
     """
     alike = len({e.choices for e in examples}) == 1
-    return bool(examples[0].choices) and (alike or name not in _COMPARED)
+    return bool(examples[0].choices) and (alike or name not in COMPARED)
 
 
 class Asked(NamedTuple):
@@ -48,7 +49,7 @@ def asked_by(name: str, task: Task, examples: Sequence[Example]) -> Asked:
     """What a reading of the scores of `examples` needs."""
     if name == "pmi":
         return Asked(_premised(task, examples), bare=True)
-    if name not in _COMPARED:
+    if name not in COMPARED:
         return Asked([])
     texts = task.content_free if name == "contextual" else _domain_texts(task)
     return Asked(_filled(examples[0], texts))
@@ -91,13 +92,26 @@ def _domain_texts(task: Task) -> list[str]:
 
     Domain-context calibration: Fei et al. 2023, arXiv:2305.19148, section 4.
     """
-    fixed = set(task.content_free[-1].split())
-    bodies = [[w for w in e.prompt.split() if w not in fixed] for e in task.train[:1000]]
-    words = [word for body in bodies for word in body]
+    bodies = [_body(task, e.prompt) for e in task.train[:1000]]
+    count = sum(len(body.split()) for body in bodies)
+    spaced = sum(map(len, bodies)) < _LONGEST_WORD * count
+    words = [word for body in bodies for word in (body.split() if spaced else body)]
+    if not words:
+        raise UserError(
+            "reading 'domain' finds no words of their own in the training prompts; leave it out"
+        )
     length = max(1, round(len(words) / len(bodies)))
 
     def drawn(text: int) -> str:
         places = (position("domain", text, str(i)) for i in range(length))
-        return " ".join(words[int(place * len(words))] for place in places)
+        return (" " if spaced else "").join(words[int(place * len(words))] for place in places)
 
     return [task.frame(drawn(text)) for text in range(_DOMAIN_TEXTS)]
+
+
+def _body(task: Task, prompt: str) -> str:
+    """A prompt without what the template says around its columns, nor its words between them."""
+    around = task.frame("\0").split("\0")
+    inner = prompt.removeprefix(around[0]).removesuffix(around[-1])
+    fixed = set(" ".join(around[1:-1]).split())
+    return " ".join(word for word in inner.split() if word not in fixed) if fixed else inner

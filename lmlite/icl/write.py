@@ -112,7 +112,8 @@ def _value(array: np.ndarray):
 
 
 def extracted(text: str, pattern: str) -> str:
-    """The first group of the pattern's last match, '' without one; the text where there is none.
+    """The first group of the pattern's last match, without white space around it; '' without a
+    match, and the text where there is no pattern.
 
     Raises UserError for a regex that is none, or has no group.
     """
@@ -124,24 +125,28 @@ def extracted(text: str, pattern: str) -> str:
         raise UserError(
             f"generation.extract={pattern!r} is no regex with a group: {error}"
         ) from error
-    return found[-1] if found else ""
+    return found[-1].strip() if found else ""
 
 
 def compared(text: str, generation: Generation) -> str:
-    """An answer as it is compared with another. Raises UserError for a regex that is none."""
+    """A right answer as it is compared. Raises UserError for a regex that is none."""
     for pattern in generation.ignore:
         try:
             text = re.sub(pattern, "", text)
         except re.error as error:
             raise UserError(f"generation.ignore: {pattern!r} is no regex: {error}") from error
-    return text.lower() if generation.ignore_case else text
+    text = text.lower() if generation.ignore_case else text
+    return text.strip() if generation.strip == "both" else text
 
 
-def voted(texts: Sequence[str], pattern: str) -> str:
-    """The answer that most texts give, the first of equals: self-consistency (Wang et al. 2022,
-    arXiv:2203.11171).
+def voted(texts: Sequence[str], generation: Generation) -> str:
+    """The answer that most texts give, the first of equals, as it is compared: self-consistency
+    (Wang et al. 2022, arXiv:2203.11171).
     """
-    answers = [extracted(text, pattern).strip() for text in texts]
+    answers = [extracted(text, generation.extract) for text in texts]
+    if generation.strip == "answer":
+        answers = [answer.strip() for answer in answers]
+    answers = [compared(answer, generation) for answer in answers]
     counted = Counter(answer for answer in answers if answer).most_common(1)
     return counted[0][0] if counted else ""
 

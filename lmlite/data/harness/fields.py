@@ -23,7 +23,8 @@ _WORLD.filters["regex_replace"] = lambda text, pattern, to, count=0: re.sub(
     pattern, to, text, count=count
 )
 _OF_TEMPLATES = (
-    TemplateError, ValueError, TypeError, KeyError, IndexError, AttributeError, re.error,
+    TemplateError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError,
+    re.error,
 )  # fmt: skip
 
 
@@ -37,7 +38,7 @@ class Templates:
     def text(self, name: str, row: Row) -> str:
         """A field's text. UserError for what is none."""
         found, filled = self._value(name, row)
-        index = filled and found.isdigit() and "doc_to_choice" in self.fields
+        index = filled and found.isdecimal() and "doc_to_choice" in self.fields
         if isinstance(found, str) and not index:
             return found
         raise UserError(
@@ -78,7 +79,7 @@ class Templates:
 
     def _answer(self, row: Row) -> Any:
         found, filled = self._value("doc_to_target", row)
-        if filled and found.isdigit() and "doc_to_choice" in self.fields:
+        if filled and found.isdecimal() and "doc_to_choice" in self.fields:
             found = int(found)
         elif filled and found[:1] == "[" and found[-1:] == "]":
             found = _literal(found)

@@ -15,10 +15,7 @@ _REFUSED = (
     "process_docs", "process_results", "custom_dataset", "use_prompt", "gen_prefix", "doc_to_image",
     "doc_to_audio", "group",
 )  # fmt: skip
-_REFUSED_OF_SHOTS = (
-    "doc_to_text", "doc_to_target", "doc_to_choice", "target_delimiter", "fewshot_delimiter",
-    "gen_prefix", "process_docs",
-)  # fmt: skip
+_OF_SHOTS = {"sampler", "split"}  # what is read of fewshot_config
 
 
 # What lmlite reads, and what names, explains or checks a task without changing it.
@@ -29,6 +26,17 @@ _KNOWN = frozenset(
     " num_fewshot metric_list generation_kwargs filter_list repeats should_decontaminate"
     " doc_to_decontamination_query unsafe_code".split()
 ) | set(_REFUSED)
+
+
+_KIND_NAMES = {dict: "a mapping", list: "a list", str: "text"}
+_KINDS = {
+    dict: ("fewshot_config", "generation_kwargs", "dataset_kwargs"),
+    list: ("filter_list", "metric_list"),
+    str: (
+        "output_type", "dataset_path", "dataset_name", "training_split", "validation_split",
+        "test_split", "fewshot_split", "description", "target_delimiter", "fewshot_delimiter",
+    ),
+}  # fmt: skip
 
 
 class _Function(str):
@@ -59,9 +67,13 @@ def read_fields(path: Path) -> Fields:
             raise UserError(
                 f"{path}: there is no field {name!r}; the nearest is {nearest(name, _KNOWN)!r}"
             )
-    shots = fields.get("fewshot_config", {})
+    for kind, names in _KINDS.items():
+        for name in names:
+            if not isinstance(fields.get(name, kind()), kind):
+                raise UserError(f"{path}: {name}={fields[name]!r} must be {_KIND_NAMES[kind]}")
+    shots = {name: value for name, value in fields.get("fewshot_config", {}).items() if value}
     unread = [name for name in _REFUSED if fields.get(name)]
-    unread += [f"fewshot_config.{name}" for name in _REFUSED_OF_SHOTS if shots.get(name)]
+    unread += [f"fewshot_config.{name}" for name in shots if name not in _OF_SHOTS]
     if unread:
         raise UserError(
             f"{path}: {unread[0]} is not supported; leave it out, or evaluate by "

@@ -19,16 +19,17 @@ def rows_of(fields: Fields, path: Path, fractions: Sequence[tuple[str, Any]]):
     """The rows of train, dev and test, by those names.
 
     Test is test_split or else validation_split, as in lm_eval. Train is training_split, or else
-    fewshot_split, or else a validation_split beside the test. Where none is left the test's rows
-    are divided by hash, by `fractions`. Dev is a validation_split that is neither, and may be
-    empty. UserError: no split named, one that is not there, one without rows.
+    fewshot_config.split or fewshot_split, or else a validation_split beside the test. Where none is
+    left the test's rows are divided by hash, by `fractions`. Dev is a validation_split that is
+    neither, and may be empty. UserError: no split named, one that is not there, one without rows.
     """
     if any(isinstance(value, str) for _, value in fractions):
         raise UserError("task.split: a yaml: task names its splits itself; give fractions")
     test = fields.get("test_split") or fields.get("validation_split")
     if test is None:
         raise UserError(f"{path}: test_split and validation_split are missing; name one")
-    others = [fields.get(f"{name}_split") for name in ("training", "fewshot", "validation")]
+    shown = fields.get("fewshot_config", {}).get("split") or fields.get("fewshot_split")
+    others = [fields.get("training_split"), shown, fields.get("validation_split")]
     train = next((split for split in others if split not in (None, test)), None)
     dev = next((split for split in others[2:] if split not in (None, test, train)), None)
     find = _finder(fields, path)
@@ -44,8 +45,10 @@ def _numbered(find: Callable[[str], list[Row]], split: str) -> Numbered:
 
 def _divided(rows: Numbered, fractions) -> dict[str, Numbered]:
     parts: dict[str, Numbered] = {"train": [], "dev": [], "test": []}
+    first: dict[str, str] = {}  # equal rows stay together: no test item is trained on
     for name, row in rows:
-        parts[split_of(name, fractions)].append((name, row))
+        group = first.setdefault(repr(row), name)
+        parts[split_of(group, fractions)].append((name, row))
     return parts
 
 
@@ -60,7 +63,7 @@ def _finder(fields: Fields, path: Path) -> Callable[[str], list[Row]]:
         name = fields.get("dataset_name")
         return lambda split: read(f"{place}/{name}:{split}" if name else f"{place}:{split}")
     if place in _KINDS and files:
-        named = files if isinstance(files, dict) else {"train": files}
+        named = files if isinstance(files, dict) else {"train": files}  # one, or a list of them
         return lambda split: _file_rows(place, named, split, path)
     folder = _local(place, path)
     if (name := fields.get("dataset_name", "default")) != "default":
@@ -79,6 +82,8 @@ def _file_rows(kind: str, files: dict, split: str, path: Path) -> list[Row]:
             f"{path}: dataset_kwargs.data_files has no split {split!r}; it has {', '.join(files)}"
         )
     chosen = files[split] if isinstance(files[split], list) else [files[split]]
+    if not all(isinstance(file, str) for file in chosen):
+        raise UserError(f"{path}: dataset_kwargs.data_files.{split}={files[split]!r} is no file")
     return [row for file in chosen for row in _typed(kind, _local(file, path))]
 
 
@@ -101,13 +106,20 @@ def _typed(kind: str, file: Path) -> list[Row]:
     """Rows with the types that `datasets` gives them; what a row lacks is None."""
     if kind == "text":
         whole = "".join(row["text"] for row in read(f"text:{file}"))
-        return [{"text": line} for line in whole.splitlines()]
+        lines = re.split("\r\n|\r|\n", whole)  # str.splitlines knows further ends of a line
+        return [{"text": line} for line in (lines if lines[-1] else lines[:-1])]
     rows = read(f"{kind}:{file}")
     columns = list(dict.fromkeys(column for row in rows for column in row))
     values = {column: [row.get(column) for row in rows] for column in columns}
-    if kind == "csv":
-        values = {column: _guessed(texts) for column, texts in values.items()}
+    typed = {"csv": _guessed, "json": _one_type}.get(kind, list)
+    values = {column: typed(cells) for column, cells in values.items()}
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*values.values(), strict=True)]
+
+
+def _one_type(cells: Sequence[Any]) -> list[Any]:
+    """A column of whole and other numbers holds the others."""
+    kinds = {type(cell) for cell in cells} - {type(None)}
+    return [float(x) if type(x) is int else x for x in cells] if kinds == {int, float} else [*cells]
 
 
 _MISSING = frozenset(
@@ -116,7 +128,7 @@ _MISSING = frozenset(
 )  # fmt: skip
 _BOOLS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
 _INT = re.compile(r"\s*[+-]?\d+\s*")
-_FLOAT = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+_FLOAT = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[iI]nf(inity)?)\s*")
 
 
 def _guessed(texts: Sequence[str]) -> list[Any]:
