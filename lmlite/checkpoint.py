@@ -48,11 +48,20 @@ class Checkpoints:
     def restore(self, like: Any) -> Any | None:
         """The newest state in the structure of `like`, or None where there is none.
 
-        Raises UserError where the checkpoint does not fit: it came from another configuration.
+        Raises UserError where the checkpoint does not fit (it came from another configuration), and
+        where its files are damaged.
         """
         step = self._manager.latest_step()
-        if step is None:
-            return None
+        try:
+            return None if step is None else self._found(step, like)
+        except (KeyError, ValueError, OSError) as error:
+            raise UserError(
+                f"checkpoint {self._manager.directory} is damaged "
+                f"({type(error).__name__}: {str(error).strip().splitlines()[0][:200]}); delete "
+                "that folder to train anew"
+            ) from error
+
+    def _found(self, step: int, like: Any) -> Any:
         index = _index(like)
         found = self._manager.restore(step, args=ocp.args.Composite(index=ocp.args.JsonRestore()))
         if found["index"] != index:

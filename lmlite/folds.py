@@ -12,12 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lmlite.arms import Labelled
-from lmlite.compare import Comparison, jobs
+from lmlite.compare import Comparison
 from lmlite.data.fingerprint import fingerprint
 from lmlite.data.splits import held_out, position, sample
 from lmlite.data.task import Example
 from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
+from lmlite.jobs import grouped, jobs
 from lmlite.metrics import Estimate, interval
 from lmlite.metrics.measures import MEASURES
 from lmlite.models.load import load
@@ -48,18 +49,17 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
         split, folder = f"fold-{k}", workdir / f"fold-{k}"
         data = _rest(examples, held, config.dev_fraction)
         fold = Comparison(lm, task, data, held, folder, split=split)
-        for job in todo:
-            if (job.name, job.seed, split) in done:
-                continue
-            (outcome,) = fold.outcomes([job])
-            if isinstance(outcome, UserError):
-                raise UserError(f"arm {job.name}, {split}: {outcome}") from outcome
-            rows, predictions = outcome
-            answers.add([{**one, "split": split} for one in predictions])
-            results.add(rows)
-            fold.forget(job)
-            told = units.decimal(_number(rows[0]["value"]))
-            print(f"{job.name}, seed {job.seed}, {split}: {told}", flush=True)
+        missing = [job for job in todo if (job.name, job.seed, split) not in done]
+        for group in grouped(missing, config.together):
+            for job, outcome in zip(group, fold.outcomes(group), strict=True):
+                if isinstance(outcome, UserError):
+                    raise UserError(f"arm {job.name}, {split}: {outcome}") from outcome
+                rows, predictions = outcome
+                answers.add([{**one, "split": split} for one in predictions])
+                results.add(rows)
+                fold.forget(job)
+                told = units.decimal(_number(rows[0]["value"]))
+                print(f"{job.name}, seed {job.seed}, {split}: {told}", flush=True)
     summary = summarised(results.rows(), answers.rows())
     known = [{k: None if v != v else v for k, v in one.items()} for one in summary]  # NaN is none
     write_text(workdir / "folds.json", json.dumps(known, indent=1) + "\n")

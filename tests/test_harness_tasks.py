@@ -450,6 +450,10 @@ BAD = {
     ),
     "length": (WRITTEN | dict(generation_kwargs={"max_gen_toks": "many"}), "'many' is no number"),
     "files": (dict(dataset_kwargs={"data_files": {"train": 3, "test": None}}), "is no file"),
+    "nothing to score": (
+        dict(output_type="loglikelihood", doc_to_target="{{''}}"),
+        "doc_to_target of train-0 is empty, .*; leave the row out",
+    ),
     "division": (dict(doc_to_text="{{1/0}}"), "division by zero"),
     "metric": (
         dict(metric_list=[{"metric": "acc"}, {"metric": "acc_mutual_info"}]),
@@ -513,7 +517,7 @@ def test_accuracies_are_those_of_lm_eval(tmp_path, monkeypatch):
     """acc, acc_norm, acc_bytes and Brier scores of random log-likelihoods, item by item."""
     names = ("acc", "acc_norm", "acc_bytes", "brier_score")
     fields = BASE | CASES["choices a column"] | dict(metric_list=[{"metric": n} for n in names])
-    fields["doc_to_choice"] = "{{[word * 3, 'é' * label, letter]}}"
+    fields["doc_to_choice"] = "{{[word * 3, 'é' * (label + 1), letter]}}"
     path = write(tmp_path, fields)
     task, theirs = load_yaml_task(str(path), FRACTIONS), theirs_of(path, monkeypatch)
     assert task.metrics == ("accuracy", *names[1:])

@@ -5,11 +5,13 @@ files named after their splits, or a TFDS or package source), dataset_kwargs.dat
 file, or in the working directory), output_type, the splits, description, doc_to_text,
 doc_to_target, doc_to_choice, fewshot_delimiter, target_delimiter, generation_kwargs, metric_list,
 the first of filter_list, and for the arm 'task-shot' num_fewshot and fewshot_config.sampler
-(default or first_n). Prompts, choices and answers are those that lm_eval makes.
+(default or first_n). What would change prompts or scores and is not read is refused by name, but
+for the metric acc of a loglikelihood, which is left out with a warning. Prompts, choices and
+answers are those that lm_eval makes.
 
-fewshot_config.samples and .split are not: demonstrations are drawn from the examples that tuning
-learns from. Zero shots of a text to score by rolling windows are one text, which must fit
-the model's context.
+Demonstrations are drawn from the examples that tuning learns from: training_split, or else
+fewshot_config.split or fewshot_split; first_n shows the first of that file. Zero shots of a text to
+score by rolling windows are one text, which must fit the model's context.
 """
 
 import dataclasses
@@ -84,7 +86,13 @@ def _examples(templates: Templates, output: str, rows: Numbered) -> tuple[Exampl
 def _example(templates: Templates, output: str, name: str, row: Row) -> Example:
     prompt = "" if output == "loglikelihood_rolling" else templates.text("doc_to_text", row)
     if output != "multiple_choice":
-        return Example(name, prompt, (), templates.answer(row), name)
+        answer = templates.answer(row)
+        if not answer and output != "generate_until":
+            raise UserError(
+                f"{templates.path}: doc_to_target of {name} is empty, and there is nothing to "
+                "score; leave the row out"
+            )
+        return Example(name, prompt, (), answer, name)
     choices = templates.choices(row)
     return Example(name, prompt, choices, templates.index(row, choices), name)
 
