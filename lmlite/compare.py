@@ -4,41 +4,25 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from lmlite import answers, arms
-from lmlite.arms import Arm, Labelled, Log, Predictor
+from lmlite.arms import Labelled, Log, Predictor
+from lmlite.arms.attempt import attempt
 from lmlite.data.fingerprint import fingerprint
 from lmlite.data.splits import held_out, sample
 from lmlite.data.task import Example, Task
 from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
 from lmlite.evaluate import evaluate
+from lmlite.jobs import Job, check_saving, grouped, jobs
 from lmlite.models.lm import LM
 from lmlite.models.load import load
 from lmlite.report import print_table, write_report
 from lmlite.runtime import PeakMemory
 from lmlite.states import StateStore
 from lmlite.workdir import Records, event_writer, read_config, write_data
-
-TOGETHER = {"cpu": 1}  # arms in a step where config.together is 0; elsewhere:
-_OTHER_TOGETHER = 8
-
-
-class Job(NamedTuple):
-    """One fit and one evaluation."""
-
-    name: str
-    arm: Arm
-    seed: int
-
-    @property
-    def run(self) -> str:
-        """Its name among files."""
-        return f"{self.name}-{self.seed}"
 
 
 def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> None:
@@ -51,25 +35,23 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
     UserError) does not stop the others: it is listed in the report, and raised when all are done.
     """
     todo = list(jobs(config))  # first: a misspelt arm should not wait for a download
-    task = load_task(config.task)
-    test = sample(task.test, min(config.test_items, len(task.test)), config.seed, balanced=False)
-    data = labelled(task, config.examples, config.dev_fraction, config.seed)
+    task, data, test = drawn(config)
     states = StateStore(workdir / "states")
     run = Comparison(load(config.model, config.dtype), task, data, test, workdir, models, states)
-    write_data(workdir, fingerprint(task, data.train, data.dev, test))
+    write_data(workdir, fingerprint(task, run.lm.params, data.train, data.dev, test))
     for job in todo if models else ():
-        _check_saving(job, run.lm, data)
+        check_saving(job, run.lm, data)
     results = Records(workdir / "results.jsonl")
     predictions = Records(workdir / "predictions.jsonl")
     done = {(row["job"], row["seed"]) for row in results.rows()}
     missing = [job for job in todo if (job.name, job.seed) not in done]
     failed = []
-    for group in _groups(missing, _together(config.together)):
+    for group in grouped(missing, config.together):
         for job, outcome in zip(group, run.outcomes(group), strict=True):
             title = f"[{todo.index(job) + 1}/{len(todo)}] {job.name}, seed {job.seed}"
             if isinstance(outcome, UserError):
                 told = {"metric": task.metrics[0], "value": None, "status": str(outcome)}
-                failed.append({**_identity(job, task), **told})
+                failed.append({**job.identity(task), **told})
                 print(f"{title}: failed: {outcome}", flush=True)
                 continue
             rows, shown = outcome
@@ -85,6 +67,13 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
     if failed:
         reasons = {row["job"]: row["status"] for row in failed}
         raise UserError("; ".join(f"arm {name}: {reason}" for name, reason in reasons.items()))
+
+
+def drawn(config: ConfigDict) -> tuple[Task, Labelled, tuple[Example, ...]]:
+    """The task of a comparison, its labelled examples and its test items."""
+    task = load_task(config.task)
+    test = sample(task.test, min(config.test_items, len(task.test)), config.seed, balanced=False)
+    return task, labelled(task, config.examples, config.dev_fraction, config.seed), test
 
 
 def labelled(task: Task, examples: int, dev_fraction: float, seed: int) -> Labelled:
@@ -121,10 +110,7 @@ class Comparison:
             events = [stack.enter_context(event_writer(self.workdir, job.run)) for job in jobs]
             logs = [self._log(job, writer) for job, writer in zip(jobs, events, strict=True)]
             for job, writer, fitted in zip(jobs, events, self._fit(jobs, logs), strict=True):
-                try:
-                    yield self._evaluate(job, writer, fitted, memory)
-                except UserError as error:
-                    yield error
+                yield attempt(self._evaluate, job, writer, fitted, memory)
 
     def forget(self, job: Job) -> None:
         """Removes what only an evaluation that goes on needs; for when the result is recorded."""
@@ -141,81 +127,25 @@ class Comparison:
         return Log(self.workdir / "checkpoints" / job.run, scalars, self.states)
 
     def _fit(self, jobs: Sequence[Job], logs: Sequence[Log]) -> Iterator[Predictor | UserError]:
+        given = self.lm, self.task, self.data
         if len(jobs) > 1:
             fits = [arms.Fit(j.arm, j.seed, log) for j, log in zip(jobs, logs, strict=True)]
-            yield from arms.fit_together(fits, self.lm, self.task, self.data)
-            return
-        try:
-            yield jobs[0].arm.fit(self.lm, self.task, self.data, jobs[0].seed, logs[0])
-        except UserError as error:
-            yield error
+            yield from arms.fit_together(fits, *given)
+        else:
+            yield attempt(jobs[0].arm.fit, *given, jobs[0].seed, logs[0])
 
     def _evaluate(self, job: Job, events, fitted: Predictor | UserError, memory) -> Outcome:
         if isinstance(fitted, UserError):
             return fitted
         if self.models:
             fitted.lm.save(self.models / job.run)
-        identity = _identity(job, self.task, self.split)
+        identity = job.identity(self.task, self.split)
         fitted = fitted.keeping(self._answers(job))
         results, predictions = evaluate(fitted, self.task, self.test, identity, memory)
         for row in results:
             value = float("nan") if row["value"] is None else row["value"]
             events.add_scalar(f"test/{row['metric']}", value)
         return results, predictions
-
-
-def _check_saving(job: Job, lm: LM, data: Labelled) -> None:
-    """Raises UserError where the tuned model would be no plain one: before it is trained."""
-    arm = job.arm
-    if arm.family == "tuning" and (
-        not arm.method.foldable or lm.hooks or lm.virtual or arm.headed(lm, data.train)
-    ):
-        raise UserError(
-            f"save=true: what {job.name} trains cannot be folded into a model of the base's kind; "
-            "leave it out, and use experiments.export on the workdir"
-        )
-
-
-def _together(most: int) -> int:
-    """How many jobs may be fitted in one step; raises UserError for a negative number."""
-    if most < 0:
-        raise UserError(f"together={most} is negative; use 0 (by device), 1 (in turn) or more")
-    return most or TOGETHER.get(jax.default_backend(), _OTHER_TOGETHER)
-
-
-def _groups(jobs: Sequence[Job], most: int) -> list[list[Job]]:
-    """Jobs of one form together, up to `most`; in the order of the first of each group."""
-    groups: list[list[Job]] = []
-    open_groups: dict = {}
-    for job in jobs:
-        form = job.arm.form()
-        group = open_groups.get(form)
-        if form is None or group is None or len(group) == most:
-            group = []
-            groups.append(group)
-            open_groups[form] = group
-        group.append(job)
-    return groups
-
-
-def jobs(config: ConfigDict) -> Iterator[Job]:
-    """Every fit that `config` asks for; UserError for an arm that cannot be built."""
-    for name, spec in config.arms.items():
-        arm = arms.build(spec.to_dict())
-        for seed in arm.runs(config.seeds, config.draws):
-            yield Job(name, arm, seed)
-
-
-def _identity(job: Job, task: Task, split: str = "test") -> dict:
-    return {
-        "arm": job.name,
-        "job": job.name,
-        "family": job.arm.family,
-        "task": task.name,
-        "split": split,
-        "seed": job.seed,
-        **job.arm.details(job.seed),
-    }
 
 
 def _outcome(rows: list[dict]) -> str:

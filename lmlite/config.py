@@ -100,17 +100,18 @@ def cast(value: Any, default: Any) -> Any:
     """The value, or the value a text spells, as the type of the default.
 
     Elements of a tuple take the type of the default's first element, or of its element at the same
-    place where the default mixes types, in which a name may stand for a number; a default of None,
-    or an empty tuple, takes any literal. Raises ValueError.
+    place where the default mixes types, in which a name may stand for a number. A default of None
+    takes any literal; an empty tuple takes any elements, and of those between commas only numbers
+    and quoted texts are read: true, false and none may be labels. Raises ValueError.
     """
     if isinstance(value, str):
         value = _read(value, default)
     if isinstance(value, tuple | list) and isinstance(default, tuple | list):
         mixed = len({type(element) for element in default}) > 1
         types = default if mixed else [*default, None][:1] * len(value)
-        named = mixed and any(isinstance(element, str) for element in default)
+        texts = not default or mixed and any(isinstance(element, str) for element in default)
         return type(default)(
-            v if named and isinstance(v, str) else cast(v, d)
+            v if texts and isinstance(v, str) else cast(v, d)
             for v, d in zip(value, types, strict=True)
         )
     if type(default) is float and type(value) is int:
@@ -129,9 +130,21 @@ def _read(text: str, default: Any) -> Any:
     if isinstance(default, int | float):
         return type(default)(text)
     if isinstance(default, tuple | list) and not text.startswith(("(", "[")):
-        return [item.strip() for item in text.removesuffix(",").split(",")] if text else []
+        items = [item.strip() for item in text.removesuffix(",").split(",")] if text else []
+        return items if default else [_element(item) for item in items]
+    return _literal({"true": "True", "false": "False", "none": "None"}.get(text, text))
+
+
+def _element(text: str) -> Any:
+    """The number or the quoted text that a text spells, or the text itself."""
+    value = _literal(text)
+    return value if type(value) in (int, float, str) else text
+
+
+def _literal(text: str) -> Any:
+    """The literal that a text spells, or the text itself."""
     try:
-        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text, text))
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
 

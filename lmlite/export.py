@@ -9,9 +9,10 @@ from lmlite import peft
 from lmlite.adapt.adaptation import Adaptation
 from lmlite.adapt.svd import to_lora
 from lmlite.arms import Log
-from lmlite.compare import jobs, labelled
-from lmlite.data.tasks import load_task
+from lmlite.compare import drawn
+from lmlite.data.fingerprint import fingerprint
 from lmlite.errors import UserError
+from lmlite.jobs import jobs
 from lmlite.models.json_file import read_json, write_json
 from lmlite.models.lm import LM
 from lmlite.models.load import load
@@ -106,8 +107,13 @@ def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
         raise UserError(f"run {run} in {folder} is not finished; give its command again first")
     if not (folder / "checkpoints" / run).is_dir():
         raise UserError(f"{folder / 'checkpoints' / run} is gone; run the command anew elsewhere")
-    task, lm = load_task(config.task), load(config.model, config.dtype)
-    data = labelled(task, config.examples, config.dev_fraction, config.seed)
+    (task, data, test), lm = drawn(config), load(config.model, config.dtype)
+    now = fingerprint(task, lm.params, data.train, data.dev, test)
+    if read_config(folder).get("data", now) != now:
+        raise UserError(
+            f"the model, rows or prompts have changed since {folder} was made, and its adapter "
+            "belongs to the old ones; restore them, or give its command again elsewhere"
+        )
     predictor = job.arm.fit(lm, task, data, job.seed, Log(folder / "checkpoints" / run))
     return lm, predictor.adaptation
 

@@ -42,7 +42,7 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
     examples = sample(task.train, config.examples, config.seed)
     parts = split_folds(examples, config.folds, config.seed)
     lm = load(config.model, config.dtype)
-    write_data(workdir, fingerprint(task, *parts))
+    write_data(workdir, fingerprint(task, lm.params, *parts))
     results, answers = (Records(workdir / f"{x}.jsonl") for x in ("results", "predictions"))
     done = {(row["job"], row["seed"], row["split"]) for row in results.rows()}
     for k, held in enumerate(parts):

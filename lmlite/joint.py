@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlite import tree
+from lmlite import loop, tree
 from lmlite.checkpoint import Checkpoints
 from lmlite.data.epochs import JointEpochs
 from lmlite.data.item import Item
@@ -49,19 +49,21 @@ def fit_jointly(
 
     network: reads the parameters of any member, filled up with zeros to the largest shapes. The
     members have the same items, epochs, batch size, trained layers and optimizer rule. Checkpoints
-    are those of `fit`: a member found further than the others waits for them.
+    are those of `fit`: a member found further than the others waits for them. An epoch's cost is
+    shared by those whose turn it is, so that the checkpoints have in all what all have cost.
     """
     stores = [Checkpoints(m.directory) if m.directory else None for m in members]
-    states = [m.run.start() for m in members]
-    states = [(c and c.restore(s)) or s for c, s in zip(stores, states, strict=True)]
+    pairs = zip(members, stores, strict=True)
+    states = [loop.begun(m.run.start(), store, meter) for m, store in pairs]
     errors: dict[int, UserError] = {}
-    together = None
+    together, clock = None, loop.Clock(meter)
     while turn := _turn(members, states, errors):
         together = together or _Together(network, members, meter)
         outcomes = together.epoch(states, int(states[turn[0]]["epoch"]))
+        cost = clock.lap() / len(turn)
         for a in turn:
             try:
-                states[a] = _advanced(members[a], states[a], outcomes[a], stores[a])
+                states[a] = _advanced(members[a], states[a], outcomes[a], stores[a], cost)
             except UserError as error:
                 errors[a] = error
     for store in filter(None, stores):
@@ -111,10 +113,11 @@ def _turn(members, states, errors) -> list[int]:
     return [a for a in going if int(states[a]["epoch"]) == least]
 
 
-def _advanced(member: Member, state: State, outcome, store: Checkpoints | None) -> State:
+def _advanced(member: Member, state: State, outcome, store: Checkpoints | None, cost) -> State:
     run, (train, opt, metrics, scores) = member.run, outcome
     metrics = [run.checked(values, i) for i, values in enumerate(metrics, run.steps_at(state))]
-    state, values = run.after(state, train, opt, metrics, scores)
+    after, values = run.after(state, train, opt, metrics, scores)
+    state = {**after, loop.COST: state[loop.COST] + cost}
     member.log(run.steps_at(state), values)
     if store:
         store.save(int(state["epoch"]), state)

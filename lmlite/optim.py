@@ -56,6 +56,8 @@ def _check_group(group: Any) -> None:
     try:
         label, *pairs = group
         named = [(name, value) for name, value in pairs]
+        if isinstance(group, str):
+            raise TypeError
     except (TypeError, ValueError):
         raise UserError(f"optim.groups: {group!r} is not (label, (field, value), ...)") from None
     for name, value in named:

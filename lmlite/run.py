@@ -43,6 +43,11 @@ class Settings:
                 f"train.batch_size={self.batch_size} must be at least 1, and "
                 f"train.epochs={self.epochs} at least 0"
             )
+        if self.focal_gamma < 0 or self.patience < 0 or self.patience != int(self.patience):
+            raise UserError(
+                f"train.patience={self.patience} must be a whole number of epochs, 0 for none, and "
+                f"train.focal_gamma={self.focal_gamma} at least 0"
+            )
         check(self.optim)
 
 

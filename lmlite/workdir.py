@@ -136,15 +136,15 @@ def _kept(name: str, old: list, new: list) -> list:
 
 
 def write_data(workdir: Path, fingerprint: str) -> None:
-    """Adds `data` to config.json: what tells the data that this start works on from any other.
+    """Adds `data` to config.json: what tells what this start works on from anything else.
 
     Raises UserError where a start that it resumes had other data: a file that has changed.
     """
     record = read_config(workdir)
     if {one["data"] for one in record["earlier"] if "data" in one} - {fingerprint}:
         raise UserError(
-            f"the rows, texts or prompts have changed since the run in {workdir} began, and both "
-            "would be mixed; name another --workdir or delete that one"
+            f"the model, rows, texts or prompts have changed since the run in {workdir} began, and "
+            "both would be mixed; name another --workdir or delete that one"
         )
     write_text(workdir / CONFIG, json.dumps(record | {"data": fingerprint}, indent=1) + "\n")
 

@@ -163,7 +163,7 @@ def test_bad_input_is_one_line_and_status_2(files, run_python, tmp_path, argumen
 def test_prompt_longer_than_the_context(files, run_python, tmp_path):
     task = tmp_path / "long.csv"
     text = "x" * 1100
-    rows = [f"{text} {'bg'[i % 2]},{('bad', 'good')[i % 2]}" for i in range(80)]
+    rows = [f"{text} {i}{'bg'[i % 2]},{('bad', 'good')[i % 2]}" for i in range(80)]
     task.write_text("text,label\n" + "\n".join(rows) + "\n")
     done = run_python(*command(files, tmp_path / "work", "zero-shot", task=task))
     assert done.returncode == 2

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from configs import survey
 from lmlite import config as configs
 from lmlite.config import ROOT, cast, leaves, load, nearest, override, product, sweeps, to_json
+from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
 
 FILE = """
@@ -155,8 +156,36 @@ def test_overrides_reach_every_level_of_a_locked_copy(file):
     assert config.is_locked and config.tune.is_locked
 
 
-def test_an_empty_tuple_takes_any_elements():
-    assert cast("a,2", ()) == ("a", 2)
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("a,2", ("a", 2)),
+        ("1.5,-3", (1.5, -3)),
+        ("true,False", ("true", "False")),
+        ("none", ("none",)),
+        ("None,", ("None",)),
+        ("'1',\"true\"", ("1", "true")),
+        ("('true','false')", ("true", "false")),
+        ("['none', '2', 2, True, None]", ("none", "2", 2, True, None)),
+        (("true", "2"), ("true", "2")),
+        ("", ()),
+    ],
+)
+def test_an_empty_tuple_takes_any_elements_as_they_are(value, expected):
+    found = cast(value, ())
+    assert found == expected and [*map(type, found)] == [*map(type, expected)]
+
+
+def test_true_and_false_are_labels_like_others(tmp_path):
+    rows = [f"{i},{('true', 'false', 'none')[i % 3]}\n" for i in range(90)]
+    (tmp_path / "task.csv").write_text("text,label\n" + "".join(rows))
+    source = f"task=csv:{tmp_path / 'task.csv'}"
+    names = {"task.labels": "true,false", "task.choices": "true,false"}
+    names["task.ignore_labels"] = "none"
+    config = override(load(f"configs/compare.py:{source}")[1], names)
+    task = load_task(config.task)
+    assert task.choices == ("true", "false")
+    assert {e.answer for e in task.train} == {"true", "false"}
 
 
 def test_sweeps_combine_by_product(file):

@@ -1,9 +1,13 @@
 """The export command: from a tuning run or an adapter directory to what others open."""
 
+import dataclasses
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from tiny_lm import write_model, write_task
 
 import lmlite
@@ -13,8 +17,8 @@ from lmlite import peft
 from lmlite.compare import compare
 from lmlite.config import override
 from lmlite.errors import UserError
-from lmlite.export import export
-from lmlite.workdir import write_config
+from lmlite.export import _tuples, export
+from lmlite.workdir import read_config, write_config
 
 IDS = np.random.default_rng(1).integers(0, 256, (2, 9))
 
@@ -66,6 +70,26 @@ def test_a_run_becomes_a_peft_directory_a_model_and_lora(folder, tmp_path):
     }  # fmt: skip
     found = peft.load_adapter(base, tmp_path / "c" / "adapter")
     np.testing.assert_allclose(found.logits(IDS), wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_an_adapter_belongs_to_its_model_and_rows(folder, tmp_path):
+    """Neither exported nor gone on with where the base was trained anew under the same name."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    lm, place = lmlite.load(folder / "model"), folder / "model"
+    moved = jax.tree.map(lambda x: x * 1.01, lm.params)
+    kept = {file: file.read_bytes() for file in place.iterdir()}
+    try:
+        dataclasses.replace(lm, params=moved).save(place)
+        with pytest.raises(UserError, match="the model, rows or prompts have changed since"):
+            run(tmp_path / "a", tmp_path / "run")
+        config = ConfigDict(_tuples(read_config(tmp_path / "run")["config"]))
+        write_config(tmp_path / "run", config)
+        with pytest.raises(UserError, match="the model, rows, texts or prompts have changed"):
+            compare(config, tmp_path / "run")
+    finally:
+        for file, content in kept.items():
+            file.write_bytes(content)
+    run(tmp_path / "b", tmp_path / "run")
 
 
 def test_what_cannot_be_exported_is_told(folder, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from tiny_lm import tiny_lm
 
 from lmlite import arms, joint, joint_score, tree
 from lmlite.adapt import METHODS
-from lmlite.arms import choices
+from lmlite.arms import choices, together
 from lmlite.arms.arm import Log
 from lmlite.arms.tuned import Tuned
 from lmlite.data.task import Example, Task
@@ -66,8 +67,8 @@ def jobs_of(*pairs, logs=None):
 
 
 def assert_as_alone(lm, task, data, pairs):
-    together = fitted(lm, task, data, jobs_of(*pairs))
-    for (one, seed), found in zip(pairs, together, strict=True):
+    both = fitted(lm, task, data, jobs_of(*pairs))
+    for (one, seed), found in zip(pairs, both, strict=True):
         alone = one.fit(lm, task, data, seed, arms.Log())
         assert found.cost.together == len(pairs) and alone.cost.together == 1
         assert found.cost.trainable_params == alone.cost.trainable_params
@@ -128,10 +129,10 @@ def test_readings_of_arms_fitted_together_are_scored_once(lm, task, data, monkey
     """What calibration has to ask is asked once for all arms too, and equal to each alone."""
     task = dataclasses.replace(task, frame="a {}".format)  # its model has no token to begin with
     pairs = [(dataclasses.replace(arm(), readings=("contextual", "batch")), s) for s in (0, 1)]
-    together = fitted(lm, task, data, jobs_of(*pairs))
+    both = fitted(lm, task, data, jobs_of(*pairs))
     asked, program = [], joint_score._logprobs
     monkeypatch.setattr(joint_score, "_logprobs", lambda *a: asked.append(a[6]) or program(*a))
-    for predictor, (one, seed) in zip(together, pairs, strict=True):
+    for predictor, (one, seed) in zip(both, pairs, strict=True):
         alone = one.fit(lm, task, data, seed, Log()).predict(task.test, Meter())
         found = predictor.predict(task.test, Meter())
         assert set(found) == {"", "contextual", "batch"}
@@ -205,6 +206,43 @@ def test_interrupted_arms_go_on_together(lm, task, data, tmp_path):
     resumed = fitted(lm, task, data, jobs_of(*pairs, logs=logs("cut")))
     for one, other in zip(whole, resumed, strict=True):
         jax.tree.map(np.testing.assert_array_equal, one.lm.params, other.lm.params)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_stop_loses_no_cost(lm, task, data, tmp_path, n):
+    pairs = [(arm(rank=2), 0), (arm(rank=4), 1)][:n]
+
+    def slow(step, values):
+        time.sleep(0.3)
+        if step == 9:
+            raise KeyboardInterrupt
+
+    def logs(folder, first=lambda step, values: None):
+        places = [tmp_path / folder / str(i) for i in range(n)]
+        return [arms.Log(places[0], first), *map(arms.Log, places[1:])]
+
+    whole = fitted(lm, task, data, jobs_of(*pairs, logs=logs("whole")))
+    with pytest.raises(KeyboardInterrupt):
+        fitted(lm, task, data, jobs_of(*pairs, logs=logs("cut", slow)))
+    resumed = fitted(lm, task, data, jobs_of(*pairs, logs=logs("cut")))
+    for one, other in zip(whole, resumed, strict=True):
+        assert other.cost.train_flops == pytest.approx(one.cost.train_flops)
+        assert other.cost.train_bytes == pytest.approx(one.cost.train_bytes)
+        assert other.cost.train_seconds > 0.3 / n and other.cost.together == n
+
+
+def test_arms_that_find_no_memory_together_are_fitted_in_turn(lm, task, data, monkeypatch):
+    def exhausted(*args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(together, "fit_jointly", exhausted)
+    pairs = (arm(epochs=1), 0), (arm(epochs=1), 1)
+    found = fitted(lm, task, data, jobs_of(*pairs))
+    assert [p.cost.together for p in found] == [1, 1]
+    monkeypatch.setattr("lmlite.train.train_step", exhausted)
+    for error in fitted(lm, task, data, jobs_of(*pairs)):
+        assert isinstance(error, UserError) and "ran out of memory" in str(error)
+        assert error.__traceback__ is error.__context__ is None  # they would keep the arrays
 
 
 def test_full_tuning_and_dropout_are_fitted_in_turn(lm, task, data):

@@ -14,7 +14,7 @@ from configs.pretrain import get_config
 from lmlite import tree
 from lmlite.errors import UserError
 from lmlite.pretrain import corpus, vocabulary
-from lmlite.pretrain.command import measures
+from lmlite.pretrain.command import measures, pretrain
 from lmlite.pretrain.loss import held_out_loss
 from lmlite.pretrain.model import build_objective, end_id, random_model, sentinels_needed
 from lmlite.pretrain.objectives import Causal, Masked, Spans, span_counts
@@ -312,7 +312,8 @@ def test_text_and_steps_that_do_not_fit():
     config = config_of()
     lm, objective, stream = pieces(config)
     for fields, words in (
-        (dict(steps=0), "steps=0 and eval_every=2 must be at least 1"),
+        (dict(steps=0), "steps=0: it must be at least 1"),
+        (dict(eval_every=0), "eval_every=0: it must be at least 1"),
         (dict(batch_size=0), "batch_size=0 rows do not divide over 1 devices; use 1"),
     ):
         with pytest.raises(UserError, match=words):
@@ -320,6 +321,19 @@ def test_text_and_steps_that_do_not_fit():
     short = corpus.Stream(stream.ids[:10], stream.document[:10])
     with pytest.raises(UserError, match="held-out text has 10 tokens and a row takes 17"):
         fit(lm, objective, stream, short, settings_of(config), Meter())
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (dict(seed=-1), "seed=-1: it must be at least 0"),
+        (dict(optim=dict(accumulate=7)), "optim.accumulate=7 is more than the 6 steps"),
+        (dict(optim=dict(accumulate=0)), "optim.accumulate=0 must be at least 1"),
+    ],
+)
+def test_what_cannot_train_is_told_before_the_text_is_read(tmp_path, fields, words):
+    with pytest.raises(UserError, match=words):
+        pretrain(config_of(**fields), tmp_path)
 
 
 # The command -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import optax
 import pytest
 from tiny_lm import tiny_lm
 
-from lmlite import train, tree
+from lmlite import loop, train, tree
 from lmlite.adapt import METHODS, attach
 from lmlite.data.epochs import Epochs
 from lmlite.data.item import choice_item, class_item
@@ -94,10 +95,59 @@ def test_interrupted_and_resumed_is_bit_equal(lm, method, tmp_path):
         np.testing.assert_array_equal(leaf, tree.flatten(resumed.params)[path])
 
 
+class Counting:
+    """A job whose epochs cost what a meter can be asked for."""
+
+    def __init__(self):
+        self.meter = Meter()
+
+    def start(self):
+        return {"epoch": np.asarray(0)}
+
+    def finished(self, state):
+        return state["epoch"] == 3
+
+    def step(self, state):
+        return int(state["epoch"])
+
+    def epoch(self, state):
+        time.sleep(0.05)
+        self.meter.flops += 10
+        self.meter.bytes += 4
+        self.meter.compile_seconds += 0.02
+        return {"epoch": state["epoch"] + 1}, {}
+
+
+def test_a_stop_loses_no_cost(tmp_path):
+    """Of the two epochs that a checkpoint has, and of all three when nothing is left to train."""
+
+    def stop(step, values):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(Counting(), tmp_path, stop)
+    for earlier in (2, 3):
+        job = Counting()
+        loop.run(job, tmp_path, lambda step, values: None)
+        assert (job.meter.flops, job.meter.bytes) == (30, 12)
+        assert job.meter.compile_seconds == pytest.approx(0.06)
+        assert job.meter.owed >= 0.05 * earlier  # it passed under another meter
+
+
 def test_checkpoint_of_other_settings_is_refused(lm, tmp_path):
     run(lm, "lora", tmp_path, epochs=1)
     with pytest.raises(UserError, match="does not fit this run.*another workdir"):
         run(lm, "norms", tmp_path, epochs=1)
+
+
+def test_a_damaged_checkpoint_is_told_of(lm, tmp_path):
+    run(lm, "lora", tmp_path, epochs=1)
+    (folder,) = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+    for file in (folder / "index").rglob("*"):
+        file.write_text("{")
+    with pytest.raises(UserError, match="is damaged .*; delete that folder to train anew"):
+        run(lm, "lora", tmp_path, epochs=1)
 
 
 def test_nan_stops_with_the_step_and_keeps_the_checkpoint(lm, tmp_path, monkeypatch):
@@ -238,9 +288,20 @@ def test_optimizer_groups_and_errors():
     "fields, message",
     [
         (dict(optim={"schedule": "zigzag"}), "optim.schedule='zigzag' is unknown"),
-        (dict(optim={"accumulate": 0}), "optim.accumulate=0 must be at least 1"),
+        (dict(optim={"accumulate": 0}), "optim.accumulate=0 must be a number of at least 1"),
         (dict(optim={"groups": (("b", ("lr", 0.1)),)}), "optim.groups: 'lr' of 'b' is unknown"),
         (dict(batch_size=0), "train.batch_size=0 must be at least 1"),
+        (dict(patience=-1), "train.patience=-1 must be a whole number of epochs, 0 for none"),
+        (dict(patience=1.5), "train.patience=1.5 must be a whole number"),
+        (dict(focal_gamma=-1.0), "train.focal_gamma=-1.0 at least 0"),
+        (dict(optim={"clip_norm": -1}), "optim.clip_norm=-1 must be a number of at least 0"),
+        (dict(optim={"learning_rate": -1e-3}), "optim.learning_rate=-0.001 must be a number"),
+        (dict(optim={"learning_rate": "1e-3"}), "optim.learning_rate='1e-3' must be a number"),
+        (dict(optim={"warmup": 5}), "optim.warmup=5 must be .* at least 0 and at most 1"),
+        (dict(optim={"weight_decay": -1.0}), "optim.weight_decay=-1.0 must be a number"),
+        (dict(optim={"beta2": 2.0}), "optim.beta2=2.0 must be"),
+        (dict(optim={"groups": (("b", ("starts", 2.0)),)}), "starts of b=2.0 must be"),
+        (dict(optim={"groups": ("b", ("starts", 0.5))}), r"'b' is not \(label, \(field, value\)"),
     ],
 )
 def test_settings_that_cannot_be_are_told_before_anything_runs(fields, message):

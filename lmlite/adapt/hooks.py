@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lmlite.errors import UserError
-from lmlite.models.layers import Linear, matmul
+from lmlite.models.layers import Linear, matmul, parameter
 
 Make = Callable[[str, Callable, tuple[int, ...]], None]
 
@@ -60,7 +60,7 @@ class Site:
         """A parameter beside the module's own, float32; init: (key, shape) -> array."""
         if self.seen is not None:
             self.seen(f"{self.path}/{name}", init, shape)
-        return self.module.param(slotted(name, self.slot), init, shape)
+        return parameter(self.module, slotted(name, self.slot), init, shape)
 
     def weight(self, name: str) -> jax.Array | None:
         """A parameter of the module's own; None where it has none (and before its first call)."""

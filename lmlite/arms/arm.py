@@ -31,7 +31,8 @@ class Cost:
     moved. stored_bytes: what must be kept beside the base model. train_seconds: wall time without
     compilation. train_flops, train_bytes: of the compiled programs, see `Meter`. compile_seconds:
     tracing and compiling. together: arms fitted in one compiled step; the last four are then an
-    equal share of the whole.
+    equal share of the whole. The four are of all processes that a fit took: of one that was
+    stopped, up to its last checkpoint.
     """
 
     examples: int

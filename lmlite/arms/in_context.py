@@ -27,7 +27,7 @@ LABEL_WORDS = ("given", "found")
 DIRECTIONS = ("direct", "channel", "constrained")
 AS_TASK = -1  # shots
 _QUERIES = 64  # that show where what all prompts share ends
-_ORDER = 1000  # a run's number is its draw plus this times its order
+DRAWS = 1000  # at most: a run's number is its draw plus this times its order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ class InContext:
         """One run where nothing is drawn, else one a draw, and one for each order of it."""
         fixed = self.choose in ("first", "nearest") or not self.shots
         orders = self.orders if self.order == "drawn" and self.shots else 1
-        return [d + _ORDER * o for d in (draws[:1] if fixed else draws) for o in range(orders)]
+        return [d + DRAWS * o for d in (draws[:1] if fixed else draws) for o in range(orders)]
 
     def form(self):
         """Nothing to train together."""
@@ -102,7 +102,7 @@ class InContext:
 
     def details(self, seed: int) -> Mapping[str, int]:
         """The draw and the order that a run stands for."""
-        return {"draw": seed % _ORDER, "order": seed // _ORDER}
+        return {"draw": seed % DRAWS, "order": seed // DRAWS}
 
     def fit(self, lm: LM, task: Task, data: Labelled, seed: int, log: Log):
         """Chooses and prefills the demonstrations."""
@@ -146,7 +146,7 @@ class InContext:
 
     def _prompts(self, lm, task, data, seed, meter):
         """What makes prompts of examples, and how many labels that took."""
-        draw, order = seed % _ORDER, seed // _ORDER
+        draw, order = seed % DRAWS, seed // DRAWS
         if self.choose == "nearest" and self.shots:
             near = (self.shots, self.retriever, self.diversity, self.order)
             return Nearest(lm, task, data.all, *near), len(data.all)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lmlite import tree
 from lmlite.arms.arm import Cost, Labelled, Log
+from lmlite.arms.attempt import attempt
 from lmlite.arms.choices import ModelPredictor
 from lmlite.arms.common_scores import CommonScores
 from lmlite.arms.tuned import Start, Tuned
@@ -42,23 +43,23 @@ def fit_together(
 
     The jobs' arms have one `form`. A cost is the job's equal share of what all took (its `together`
     says of how many). Arms whose own weights outweigh the shared ones, as in full tuning, are
-    fitted in turn: no product would be shared. Predictors are made one at a time: each may be a
-    whole model. The first that scores examples has them scored for all, each by what it learned;
-    the others, asked the same, have their share of the cost (`CommonScores`). Texts are written by
-    each alone.
+    fitted in turn: no product would be shared. So are arms that find no memory together. Predictors
+    are made one at a time: each may be a whole model. The first that scores examples has them
+    scored for all, each by what it learned; the others, asked the same, have their share of the
+    cost (`CommonScores`). Texts are written by each alone.
     """
     began, meter = time.perf_counter(), Meter()
-    ready = [_ready(job, lm, task, data, meter) for job in jobs]
+    ready = [attempt(_ready, job, lm, task, data, meter) for job in jobs]
     able = [a for a, one in enumerate(ready) if not isinstance(one, UserError)]
-    if len(able) < 2 or not _light([ready[a].run for a in able]):
+    fitted = attempt(_fit, [(jobs[a], ready[a]) for a in able], lm, meter)
+    if fitted is None or isinstance(fitted, UserError):  # each alone says best what it lacks
         for job in jobs:
-            yield _alone(job, lm, task, data)
+            yield attempt(job.arm.fit, lm, task, data, job.seed, job.log)
         return
-    found = dict(enumerate(ready))
-    trained, scores = _fit([(jobs[a], ready[a]) for a in able], lm, meter)
-    found |= zip(able, trained, strict=True)
+    trained, scores = fitted
+    found = dict(enumerate(ready)) | dict(zip(able, trained, strict=True))
     places = {a: i for i, a in enumerate(a for a in able if isinstance(found[a], Trained))}
-    seconds = time.perf_counter() - began - meter.compile_seconds
+    seconds = time.perf_counter() - began + meter.owed - meter.compile_seconds
     for a, job in enumerate(jobs):
         if isinstance(found[a], UserError):
             yield found[a]
@@ -72,32 +73,24 @@ def fit_together(
             compile_seconds=meter.compile_seconds / len(able),
             together=len(able),
         )
-        alone = job.arm.predictor(lm, task, ready[a].start, found[a], cost)
+        alone = attempt(job.arm.predictor, lm, task, ready[a].start, found[a], cost)
         yield _asked_together(alone, scores, places[a], len(places))
 
 
-def _ready(job: Fit, lm: LM, task: Task, data: Labelled, meter: Meter) -> _Ready | UserError:
+def _ready(job: Fit, lm: LM, task: Task, data: Labelled, meter: Meter) -> _Ready:
     arm, seed, log = job
-    try:
-        start = arm.start(lm, task, data, seed, meter)
-        return _Ready(start, Run(*start, seed, meter, log.states))
-    except UserError as error:
-        return error
+    start = arm.start(lm, task, data, seed, meter)
+    return _Ready(start, Run(*start, seed, meter, log.states))
 
 
-def _alone(job: Fit, lm: LM, task: Task, data: Labelled) -> ModelPredictor | UserError:
-    try:
-        return job.arm.fit(lm, task, data, job.seed, job.log)
-    except UserError as error:
-        return error
-
-
-def _asked_together(alone: ModelPredictor, scores: CommonScores, place: int, arms: int):
+def _asked_together(
+    alone: ModelPredictor | UserError, scores: CommonScores, place: int, arms: int
+) -> ModelPredictor | UserError:
     """The predictor with the scores that it has in common with others, where there are others.
 
     A tree of texts is smaller by their number, since the memory holds one for each.
     """
-    if arms == 1:
+    if arms == 1 or isinstance(alone, UserError):
         return alone
     scorer = functools.partial(scores.of, place)
     return dataclasses.replace(alone, scorer=scorer, tree_tokens=max(1, TREE_TOKENS // arms))
@@ -111,7 +104,11 @@ def _light(runs: Sequence[Run]) -> bool:
 
 
 def _fit(pairs: Sequence[tuple[Fit, _Ready]], lm: LM, meter: Meter):
-    """What each has learned or why nothing, and the scores of those that have."""
+    """What each has learned or why nothing, and the scores of those that have; None where they
+    are better fitted in turn.
+    """
+    if len(pairs) < 2 or not _light([ready.run for _, ready in pairs]):
+        return None
     methods = [job.arm.method for job, _ in pairs]
     first = pairs[0][1]
     method, factors = methods[0], [{} for _ in methods]

@@ -66,7 +66,7 @@ class Tuned:
         s, form = self.settings, self.method.form()
         if self.handling != Handling():
             return None  # its examples differ with the seed
-        steps = s.optim["clip_norm"], s.optim["accumulate"]
+        steps = s.optim["clip_norm"], s.optim["accumulate"], s.optim.get("beta2")
         return form and (form, s.epochs, s.batch_size, s.focal_gamma, s.remat, *steps)
 
     def details(self, seed: int) -> dict:
@@ -82,7 +82,7 @@ class Tuned:
             arm, start = self._following(lm, start, result, following)
             place = log.directory and log.directory.with_name(f"{log.directory.name}-following")
             result = fit(*start, seed, meter, place, log.scalars, log.states)
-        seconds = time.perf_counter() - began - meter.compile_seconds
+        seconds = time.perf_counter() - began + meter.owed - meter.compile_seconds
         cost = Cost(
             examples=len(data.all),
             **arm.size(lm, start, result),

@@ -1,16 +1,28 @@
-"""What tells the data of a run from any other: a file may change under an unchanged name."""
+"""What tells the data and the model of a run from any others: files change under their names."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+
+from lmlite import tree
 from lmlite.data.task import Example, Task
 
+_SHOWN = 256  # numbers of each array of weights
 
-def fingerprint(task: Task, *examples: Sequence[Example]) -> str:
-    """A digest of the texts that a task makes, of how answers are judged, and of the examples."""
+
+def fingerprint(task: Task, params: Any, *examples: Sequence[Example]) -> str:
+    """A digest of the texts that a task makes, of how answers are judged, of the examples, and of
+    the model's weights (their shapes and first numbers, which tuning and training change).
+    """
     said = [task.description, task.fewshot_delimiter, task.target_delimiter, task.content_free]
     said += [task.metrics, dataclasses.astuple(task.generation), task.shots, task.choose]
     shown = [[(e.id, e.prompt, e.choices, e.target, e.program) for e in some] for some in examples]
-    return hashlib.sha256(json.dumps([said, shown]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([said, shown]).encode())
+    for path, leaf in tree.flatten(params).items():
+        first = np.asarray(leaf).reshape(-1)[:_SHOWN]
+        digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode() + first.tobytes())
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ import numpy as np
 
 from lmlite.models.attention import attention
 from lmlite.models.config import StackConfig
-from lmlite.models.layers import MLP, Linear, Norm, matmul
+from lmlite.models.layers import MLP, Linear, Norm, matmul, parameter
 from lmlite.models.rope import Turns, rotate
 from lmlite.models.tokens import Tokens
 
@@ -163,7 +163,7 @@ class Embed(nn.Module):
 
     def setup(self):
         shape = (self.size, self.width)
-        self.embedding = self.param("embedding", nn.initializers.normal(0.02), shape)
+        self.embedding = parameter(self, "embedding", nn.initializers.normal(0.02), shape)
 
     def __call__(self, ids):
         return self.embedding[ids].astype(jnp.float32)
@@ -182,7 +182,7 @@ class RelativeBias(nn.Module):
         """float32[B, N, T, S] of query tokens [B, T] and key tokens [B, S]."""
         c = self.config
         shape = (c.relative_buckets, c.heads)
-        table = self.param("embedding", nn.initializers.normal(0.02), shape)
+        table = parameter(self, "embedding", nn.initializers.normal(0.02), shape)
         ahead = key.position[:, None, :] - query.position[:, :, None]
         bucket = _bucket(ahead, c.relative_buckets, c.relative_distance, not c.causal)
         return jnp.moveaxis(table[bucket].astype(jnp.float32), -1, 1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from lmlite.models.blocks import Embed, Memory
 from lmlite.models.config import EncDecConfig
-from lmlite.models.layers import Linear
+from lmlite.models.layers import Linear, parameter
 from lmlite.models.stack import Cache, Stack
 from lmlite.models.tokens import Tokens
 
@@ -30,7 +30,7 @@ class EncDec(Stack):
         if not c.tied:
             self.head = Linear(c.vocab_size, dtype=self.dtype)
         if c.head_bias:
-            self.head_bias = self.param("head_bias", nn.initializers.zeros, (1, c.vocab_size))
+            self.head_bias = parameter(self, "head_bias", nn.initializers.zeros, (1, c.vocab_size))
 
     def encode(self, ids: jax.Array, tokens: Tokens) -> jax.Array:
         """The encoder's final states of the source: ids int[B, S] -> float32[B, S, D]."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from lmlite.models.blocks import Embed
 from lmlite.models.config import EncoderConfig
-from lmlite.models.layers import ACTIVATIONS, Linear, Norm
+from lmlite.models.layers import ACTIVATIONS, Linear, Norm, parameter
 from lmlite.models.stack import Stack
 from lmlite.models.tokens import Tokens
 
@@ -33,7 +33,7 @@ class MaskedHead(nn.Module):
         scores = score(Norm(c.norm, c.norm_eps, name="norm")(h))
         if not c.tied:
             return scores
-        return scores + self.param("bias", nn.initializers.zeros, (c.vocab_size,))
+        return scores + parameter(self, "bias", nn.initializers.zeros, (c.vocab_size,))
 
 
 class Encoder(Stack):

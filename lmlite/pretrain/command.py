@@ -39,7 +39,7 @@ def pretrain(config: ConfigDict, workdir: Path) -> None:
 
 
 def _train(config: ConfigDict, workdir: Path) -> list[dict]:
-    memory, meter = PeakMemory(), Meter()
+    memory, meter, settings = PeakMemory(), Meter(), _settings(config)
     job = _prepare(config)
     print(
         f"{tree.count(job.lm.params):,} parameters, {job.lm.config.vocab_size} tokens; "
@@ -48,7 +48,6 @@ def _train(config: ConfigDict, workdir: Path) -> list[dict]:
     )
     texts = (np.asarray(part.ids).tobytes() for part in (job.train, job.held_out))
     write_data(workdir, hashlib.sha256(b"".join(texts)).hexdigest())
-    settings = _settings(config)
     with event_writer(workdir, config.objective.kind) as events:
         trained = fit(
             job.lm, job.objective, job.train, job.held_out, settings, meter,

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlite import loop, tree
+from lmlite import loop, ranges, tree
 from lmlite.errors import UserError
 from lmlite.models.lm import LM
 from lmlite.models.network import Network
-from lmlite.optim import Optimizer, Rule
+from lmlite.optim import Optimizer, Rule, check
 from lmlite.pretrain.corpus import Stream
 from lmlite.pretrain.loss import TRAIN, held_out_loss, token_losses
 from lmlite.pretrain.objectives import Objective, Rows
@@ -39,6 +39,17 @@ class Settings:
     eval_every: int
     seed: int
     optim: Mapping[str, Any]
+
+    def __post_init__(self):
+        for field in ("steps", "eval_every"):
+            ranges.check(vars(self), field, 1)
+        ranges.check(vars(self), "seed", 0, ranges.SEEDS)
+        check(self.optim)
+        if (each := self.optim["accumulate"]) > self.steps:
+            raise UserError(
+                f"optim.accumulate={each} is more than the {self.steps} steps, so nothing would be "
+                "updated; lower it"
+            )
 
 
 HISTORY = ("step", "loss", "grad_norm", "held_out_loss")
@@ -97,10 +108,6 @@ class _Run:
     def __init__(self, lm, objective, train, held_out, settings, meter):
         self.lm, self.objective, self.train, self.held_out = lm, objective, train, held_out
         self.settings, self.meter = settings, meter
-        if min(settings.steps, settings.eval_every) < 1:
-            raise UserError(
-                f"steps={settings.steps} and eval_every={settings.eval_every} must be at least 1"
-            )
         for name, stream in (("training", train), ("held-out", held_out)):
             if len(stream.ids) < objective.window:
                 raise UserError(
@@ -109,7 +116,7 @@ class _Run:
                 )
         self.whole, self.rowwise = data_parallel(settings.batch_size)
         labels = tree.label(lm.params, RULES)
-        updates = max(1, settings.steps // settings.optim["accumulate"])
+        updates = settings.steps // settings.optim["accumulate"]
         self.optimizer = Optimizer(updates, tuple(labels.items()), **settings.optim)
         self.rates = self.optimizer.rates()
         self.epochs = math.ceil(settings.steps / settings.eval_every)
@@ -122,7 +129,7 @@ class _Run:
             "best": params,
             "history": np.full((self.epochs, len(HISTORY)), np.nan),
             "epoch": np.asarray(0),
-            "cost": np.zeros(2),  # seconds, FLOPs
+            "steps": np.zeros(2),  # seconds, FLOPs
         }
 
     def finished(self, state: dict) -> bool:
@@ -168,13 +175,13 @@ class _Run:
             "best": train if better else state["best"],
             "history": history,
             "epoch": np.asarray(epoch + 1),
-            "cost": np.asarray(state["cost"]) + [meter.seconds, meter.flops],
+            "steps": np.asarray(state["steps"]) + [meter.seconds, meter.flops],
         }, {**means, "held_out_loss": loss}
 
     def result(self, state: dict) -> Trained:
         return Trained(
             best=state["best"], last=state["train"], history=np.asarray(state["history"]),
-            seconds=float(state["cost"][0]), flops=float(state["cost"][1]),
+            seconds=float(state["steps"][0]), flops=float(state["steps"][1]),
         )  # fmt: skip
 
     def _rows(self, step: int) -> Rows:
