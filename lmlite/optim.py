@@ -46,7 +46,8 @@ def _check_range(field: str, name: str, value: Any) -> None:
     least, most = _RANGES[name]
     if value is None and name == "head_learning_rate":
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not least <= value <= most:
         upto = "" if most == math.inf else f" and at most {most}"
         raise UserError(f"{field}={value!r} must be a number of at least {least}{upto}")
 

@@ -110,6 +110,7 @@ def test_other_methods(lm, task, data, method, hyper):
 
 def test_one_step_scores_the_items_for_all_arms(lm, task, data, monkeypatch):
     """The arm that fails has no part in it; the others are asked once, and share the cost."""
+    monkeypatch.setattr("lmlite.optim._RANGES", {})  # which would refuse its rate
     pairs = (arm(rank=2), 0), (arm(optim=dict(learning_rate=float("nan"))), 1), (arm(rank=5), 2)
     one, _, other = fitted(lm, task, data, jobs_of(*pairs))
     asked, program = [], joint_score._logprobs
@@ -175,7 +176,8 @@ def test_each_arm_stops_by_itself(lm, task, data):
     np.testing.assert_allclose(seen[1], alone, atol=1e-5)
 
 
-def test_a_diverging_arm_fails_alone(lm, task, data):
+def test_a_diverging_arm_fails_alone(lm, task, data, monkeypatch):
+    monkeypatch.setattr("lmlite.optim._RANGES", {})  # which would refuse such a rate
     broken = arm(optim=dict(learning_rate=float("nan")))
     misspelt = arm(ranks=(("layers_9/attn/q", 4),))
     pairs = (arm(), 0), (broken, 1), (arm(), 2), (misspelt, 0)

@@ -12,6 +12,7 @@ LAYERS = (
     "errors",
     "config",
     "ranges",
+    "record",
     "workdir",
     "tree",
     "stacking",

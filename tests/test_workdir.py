@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lmlite import workdir
+from lmlite import record
 from lmlite.errors import UserError
-from lmlite.workdir import (
-    Records,
-    event_writer,
-    read_config,
-    run_record,
-    write_config,
-    write_text,
-)
+from lmlite.record import run_record
+from lmlite.workdir import Records, event_writer, read_config, write_config, write_text
 
 CONFIG = {
     "seeds": (0, 1),
@@ -77,7 +71,7 @@ def test_events_land_in_tb(tmp_path):
 
 
 def test_a_run_record_tells_the_commit_and_whether_it_has_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(workdir, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
     assert run_record()["commit"] is None
 
     def git(*arguments):
@@ -101,7 +95,7 @@ def test_a_run_record_tells_the_commit_and_whether_it_has_changes(tmp_path, monk
     assert run_record()["commit"] == commit
     write_text(tmp_path / "file", "two")
     assert run_record()["commit"] == f"{commit}-dirty"
-    monkeypatch.setattr(workdir, "ROOT", tmp_path / "site-packages")  # inside another's clone
+    monkeypatch.setattr(record, "ROOT", tmp_path / "site-packages")  # inside another's clone
     (tmp_path / "site-packages").mkdir()
     assert run_record()["commit"] is None
 

@@ -13,7 +13,6 @@ from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded, encode, encode_pairs, spaces_moved
 from lmlite.icl.plan import groups, tree_item
 from lmlite.icl.prompts import delimiter, prompt
-from lmlite.metrics.measures import Texts
 from lmlite.models.config import DecoderConfig
 from lmlite.models.lm import LM
 
@@ -29,7 +28,7 @@ def encode_examples(
         contexts = [prompt(lm, task, (), e.prompt) for e in examples]
     between = delimiter(task)
     continuations = [[between + text for text in (e.choices or (e.target,))] for e in examples]
-    written = task.kind is Texts
+    written = task.generation.max_new_tokens > 0 and not any(e.choices for e in examples)
     if lm.config.cross and not written:
         contexts, continuations = spaces_moved(contexts, continuations)
     if lm.config.cross or not lm.config.causal:

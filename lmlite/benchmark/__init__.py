@@ -16,7 +16,8 @@ from lmlite.benchmark.process import Bench
 from lmlite.benchmark.report import markdown
 from lmlite.config import nearest
 from lmlite.errors import UserError
-from lmlite.workdir import run_record, write_text
+from lmlite.record import run_record
+from lmlite.workdir import write_text
 
 CASES = {
     "icl": in_context.case,

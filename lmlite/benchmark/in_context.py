@@ -1,25 +1,17 @@
 """Choice scoring after shared demonstrations, against lm-evaluation-harness.
 
-n items, C choices.
-
 Ours is the whole way from the config: the data, the model from its source, the tokens, the prefill.
 The peer is given the model as a directory and its prompts as text.
 """
 
-import time
-from itertools import chain
-
 from ml_collections import ConfigDict
 
-from lmlite.arms import Log
-from lmlite.arms.in_context import InContext
 from lmlite.benchmark.measure import Measure, largest_difference
 from lmlite.benchmark.process import Bench
+from lmlite.benchmark.scoring import scored
 from lmlite.compare import labelled
 from lmlite.data.splits import sample
 from lmlite.data.tasks import load_task
-from lmlite.models.load import load
-from lmlite.runtime import Meter
 
 
 def case(bench: Bench) -> list[Measure]:
@@ -42,27 +34,12 @@ def case(bench: Bench) -> list[Measure]:
 
 
 def measure(job: dict) -> dict:
-    """Scores config.icl.test_items test items; seconds are without compilation.
-
-    The values hold n C scores, an item's choices together, and as many (context, continuation)
-    pairs of text, which are what the peer scores.
-    """
+    """Scores config.icl.test_items items after config.icl.shots demonstrations; see `scored`."""
     config = ConfigDict(job["config"])
     task = load_task(config.task)
-    lm = load(config.model)
     test = sample(task.test, config.icl.test_items, config.seed, balanced=False)
     data = labelled(task, config.icl.shots, 0.0, config.seed)
-    meter, start = Meter(), time.perf_counter()
-    predictor = InContext(config.icl.shots, readings=()).fit(lm, task, data, config.seed, Log())
-    scores = predictor.predict(test, meter)[""]
-    seconds = time.perf_counter() - start
-    compiling = predictor.cost.compile_seconds + meter.compile_seconds
-    pairs = zip(test, predictor.prompts(test), strict=True)
-    requests = [(text, task.target_delimiter + c) for e, text in pairs for c in e.choices]
-    return {
-        "numbers": {"score_seconds": seconds - compiling, "compile_seconds": compiling},
-        "values": {"scores": [float(s) for s in chain(*scores)], "requests": requests},
-    }
+    return scored(config, task, test, config.icl.shots, data)
 
 
 def _numbers(answer, name):

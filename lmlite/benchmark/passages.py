@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from lmlite.benchmark.measure import Measure
 from lmlite.benchmark.process import Bench
-from lmlite.benchmark.zero_shot import against_peer, scored
+from lmlite.benchmark.scoring import against_peer, scored
 from lmlite.data.tasks import load_task
 
 

@@ -45,7 +45,7 @@ The peer column is empty: no peers were measured. They need an environment of th
 def markdown(record: dict, bench: Bench, measures: Sequence[Measure]) -> str:
     """The table, what its lines mean, and where and when they were measured.
 
-    record: the fields of `workdir.run_record`, and `load`: the machine's load average at the start.
+    record: the fields of `record.run_record`, and `load`: the machine's load average at the start.
     """
     cases = ("passages", "texts", "many", "states", "generate")
     notes = _NOTES.format(

@@ -1,4 +1,4 @@
-"""Scoring without demonstrations, against lm-evaluation-harness: what such cases have in common.
+"""Scoring against lm-evaluation-harness: what such cases have in common.
 
 n items, C choices; an item without choices has one answer.
 """
@@ -17,6 +17,8 @@ from lmlite.data.task import Example, Task
 from lmlite.models.load import load
 from lmlite.runtime import Meter
 
+_NONE = Labelled((), ())
+
 
 def against_peer(bench: Bench, name: str, at_least: float) -> list[Measure]:
     """Seconds of measurement `name` beside the peer's on the same requests, and the agreement."""
@@ -33,7 +35,13 @@ def against_peer(bench: Bench, name: str, at_least: float) -> list[Measure]:
     ]
 
 
-def scored(config: ConfigDict, task: Task, items: Sequence[Example]) -> dict:
+def scored(
+    config: ConfigDict,
+    task: Task,
+    items: Sequence[Example],
+    shots: int = 0,
+    data: Labelled = _NONE,
+) -> dict:
     """Scores the choices, or the answer, of each item; seconds are without compilation.
 
     The values hold n C scores, an item's together, and as many (context, continuation) pairs of
@@ -41,9 +49,10 @@ def scored(config: ConfigDict, task: Task, items: Sequence[Example]) -> dict:
     """
     lm = load(config.model)
     meter, start = Meter(), time.perf_counter()
-    predictor = InContext(0, readings=()).fit(lm, task, Labelled((), ()), config.seed, Log())
+    predictor = InContext(shots, readings=()).fit(lm, task, data, config.seed, Log())
     scores = predictor.predict(items, meter)[""]
-    seconds = time.perf_counter() - start - meter.compile_seconds
+    seconds = time.perf_counter() - start
+    compiling = predictor.cost.compile_seconds + meter.compile_seconds
     pairs = zip(items, predictor.prompts(items), strict=True)
     requests = [
         (text, task.target_delimiter + answer)
@@ -51,6 +60,6 @@ def scored(config: ConfigDict, task: Task, items: Sequence[Example]) -> dict:
         for answer in e.choices or (e.answer,)
     ]
     return {
-        "numbers": {"score_seconds": seconds, "compile_seconds": meter.compile_seconds},
+        "numbers": {"score_seconds": seconds - compiling, "compile_seconds": compiling},
         "values": {"scores": [float(s) for s in chain(*scores)], "requests": requests},
     }
