@@ -54,11 +54,11 @@ class Checkpoints:
         step = self._manager.latest_step()
         try:
             return None if step is None else self._found(step, like)
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, FileNotFoundError) as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(
-                f"checkpoint {self._manager.directory} is damaged "
-                f"({type(error).__name__}: {str(error).strip().splitlines()[0][:200]}); delete "
-                "that folder to train anew"
+                f"checkpoint {self._manager.directory} is damaged ({why}); delete that folder to "
+                "train anew"
             ) from error
 
     def _found(self, step: int, like: Any) -> Any:

@@ -90,8 +90,12 @@ def _answers(predictor, task: Task, examples, meter: Meter) -> Mapping[str, Answ
         return {"": Likelihoods(np.array([float(s[0]) for s in readings[""]]), texts)}
     targets = np.array([e.target for e in examples])
     texts = [predictor.words or e.choices for e in examples]
+    headed = getattr(predictor, "lm", None) and predictor.lm.head is not None
+    plain = {} if headed else {"": texts}  # elsewhere scores are no log-probabilities of texts
     return {
-        name: Choices(np.array([int(np.argmax(s)) for s in scores]), targets, scores, texts)
+        name: Choices(
+            np.array([int(np.argmax(s)) for s in scores]), targets, scores, plain.get(name, ())
+        )
         for name, scores in readings.items()
     }
 

@@ -111,8 +111,9 @@ def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
     now = fingerprint(task, lm.params, data.train, data.dev, test)
     if read_config(folder).get("data", now) != now:
         raise UserError(
-            f"the model, rows or prompts have changed since {folder} was made, and its adapter "
-            "belongs to the old ones; restore them, or give its command again elsewhere"
+            f"the model, rows or prompts have changed since {folder} was made (or lmlite's record "
+            "of them has), and its adapter belongs to the old ones; restore them, or give its "
+            "command again elsewhere"
         )
     predictor = job.arm.fit(lm, task, data, job.seed, Log(folder / "checkpoints" / run))
     return lm, predictor.adaptation

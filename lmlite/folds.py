@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lmlite.arms import Labelled
+from lmlite.arms.in_context import AS_TASK
 from lmlite.compare import Comparison
 from lmlite.data.fingerprint import fingerprint
 from lmlite.data.splits import held_out, position, sample
@@ -38,6 +39,11 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
     if config.save:
         raise UserError(f"save=true: folds={config.folds} leave no one model; set folds=0")
     todo = list(jobs(config))
+    if shown := [job.name for job in todo if getattr(job.arm, "shots", 0) == AS_TASK]:
+        raise UserError(
+            f"folds={config.folds}: arm {shown[0]} may show what is held out; give it a number of "
+            "shots"
+        )
     task = load_task(config.task)
     examples = sample(task.train, config.examples, config.seed)
     parts = split_folds(examples, config.folds, config.seed)
@@ -101,7 +107,7 @@ def summarised(rows: Sequence[dict], predictions: Sequence[dict]) -> list[dict]:
     """One dict an arm: the task's first metric over all n examples with its interval, and by fold.
 
     value, low, high: of the items' values [S, n], every example judged by the fit that did not see
-    it; NaN bounds, and the mean of the folds, where the metric is no mean over items. folds: means
+    it; NaN bounds, and the mean of the folds, where items have none. folds: means
     over the seeds; sd: their standard deviation.
     """
     metric = main_metric(rows)

@@ -7,6 +7,7 @@ that differ in them share a compiled step, or stand side by side in one.
 import dataclasses
 import math
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,16 +19,16 @@ from lmlite.errors import UserError
 
 SCHEDULES = ("constant", "linear", "cosine")
 _OF_GROUPS = ("learning_rate", "weight_decay", "factor", "starts")
-_RANGES = {
-    "learning_rate": (0, math.inf),
-    "head_learning_rate": (0, math.inf),
-    "weight_decay": (0, math.inf),
-    "factor": (0, math.inf),
-    "starts": (0, 1),
-    "warmup": (0, 1),
-    "clip_norm": (0, math.inf),
-    "accumulate": (1, math.inf),
-    "beta2": (0, 1),
+_RANGES = {  # least, most, kind
+    "learning_rate": (0, math.inf, Real),
+    "head_learning_rate": (0, math.inf, Real),
+    "weight_decay": (0, math.inf, Real),
+    "factor": (0, math.inf, Real),
+    "starts": (0, 1, Real),
+    "warmup": (0, 1, Real),
+    "clip_norm": (0, math.inf, Real),
+    "accumulate": (1, math.inf, Integral),
+    "beta2": (0, math.nextafter(1, 0), Real),
 }
 
 
@@ -43,13 +44,14 @@ def check(fields: Mapping[str, Any]) -> None:
 
 
 def _check_range(field: str, name: str, value: Any) -> None:
-    least, most = _RANGES[name]
-    if value is None and name == "head_learning_rate":
+    least, most, kind = _RANGES[name]
+    if value is None and name in ("head_learning_rate", "clip_norm"):
         return
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not least <= value <= most:
         upto = "" if most == math.inf else f" and at most {most}"
-        raise UserError(f"{field}={value!r} must be a number of at least {least}{upto}")
+        said = "whole number" if kind is Integral else "number"
+        raise UserError(f"{field}={value!r} must be a {said} of at least {least}{upto}")
 
 
 def _check_group(group: Any) -> None:

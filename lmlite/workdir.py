@@ -113,7 +113,7 @@ def _grown(old: dict, new: dict) -> dict:
     grown = dict(old)
     for name in old.keys() & new.keys():
         was, is_now = old[name], new[name]
-        if name in ("arms", "tasks"):
+        if name in ("arms", "tasks") and isinstance(was, dict) and isinstance(is_now, dict):
             grown[name] = is_now | was
         elif name in ("seeds", "draws", "points") and isinstance(was, list):
             longer = isinstance(is_now, list) and _kept(name, was, is_now) == was
@@ -137,8 +137,9 @@ def write_data(workdir: Path, fingerprint: str) -> None:
     record = read_config(workdir)
     if {one["data"] for one in record["earlier"] if "data" in one} - {fingerprint}:
         raise UserError(
-            f"the model, rows, texts or prompts have changed since the run in {workdir} began, and "
-            "both would be mixed; name another --workdir or delete that one"
+            f"the model, rows, texts or prompts have changed since the run in {workdir} began (or "
+            "lmlite's record of them has), and both would be mixed; name another --workdir or "
+            "delete that one"
         )
     write_text(workdir / CONFIG, json.dumps(record | {"data": fingerprint}, indent=1) + "\n")
 

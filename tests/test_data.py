@@ -137,6 +137,8 @@ def test_files(tmp_path):
     text = 'text,label\n"one, two",a\nthree,b\n'
     rows = [{"text": "one, two", "label": "a"}, {"text": "three", "label": "b"}]
     (tmp_path / "a.csv").write_text("\ufeff" + text, encoding="utf-8")
+    (tmp_path / "wide.csv").write_text("text,label,,\na,b,,\n")  # as a spreadsheet leaves it
+    assert sources.read(f"csv:{tmp_path}/wide.csv")[0]["label"] == "b"
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text.encode()))
     lines = "\n\n".join(json.dumps(row) for row in rows)
     (tmp_path / "a.jsonl").write_text(lines)
@@ -154,6 +156,7 @@ def test_files(tmp_path):
         ("a.csv", b"text,label\na,b\nc\n", "a.csv:3: the row does not fit columns text, label"),
         ("a.csv", b"text,label\na,b,c\n", "a.csv:2: the row does not fit columns text, label"),
         ("a.csv", b"text,text,label\na,b,c\n", "a.csv: 'text' names two columns; rename one"),
+        ("a.csv", b"text,,\na,b\n", "a.csv:2: the row does not fit columns text, , "),
         ("a.csv", b'text,label\na,b\n"c"d,e\n', "a.csv:3: ',' expected after"),
         ("a.csv", b"text,label\n\xff,b\n", "cannot read .*a.csv: .*utf-8"),
         ("a.csv.gz", b"text,label\na,b\n", "cannot read .*a.csv.gz: Not a gzipped file"),
@@ -472,6 +475,9 @@ def test_rows_that_ask_the_same_are_in_one_split(config, tmp_path):
         prompts = {e.prompt for e in getattr(before, split)}
         assert prompts == {e.prompt for e in getattr(task, split)}
         assert len(getattr(task, split)) == 2 * len(getattr(before, split))
+    few = load_task(changed(config, group="", limit=150))
+    for split in ("train", "dev", "test"):
+        assert set(getattr(few, split)) < set(getattr(task, split))
 
 
 def test_choices_may_be_numbers(config):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_lm import write_model, write_task
 
-from configs import finetune
+from configs import common, finetune
 from lmlite import folds
 from lmlite.config import override
 from lmlite.data.task import Example
@@ -67,6 +67,10 @@ def test_the_command_to_folds_json_and_resume(tmp_path, capsys, monkeypatch):
         read_run(tmp_path)
     with pytest.raises(UserError, match="save=true: folds=3 leave no one model"):
         folds.cross_validate(override(config, {"save": True}), tmp_path)
+    with config.unlocked():
+        config.arms = {"task-shot": common.prompted("task-shot")}
+    with pytest.raises(UserError, match="arm task-shot may show what is held out"):
+        folds.cross_validate(config, tmp_path)
 
 
 def test_folds_are_told_in_the_first_metric():

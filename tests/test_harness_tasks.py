@@ -343,11 +343,15 @@ def test_a_task_config_takes_it(tmp_path):
     path = write(tmp_path, BASE | CASES["generate"])
     config = common.task(f"yaml:{path}")
     assert load_task(config) == load_yaml_task(str(path), FRACTIONS)
+    fields = yaml.safe_load(path.read_text()) | dict(metric_list=[{"metric": "no such"}])
+    path.write_text(yaml.safe_dump(fields))
+    with pytest.raises(UserError, match="'no such' is not supported for generate_until; known: "):
+        load_task(config)
     config.chat, config.metrics = True, ("exact_match", "f1")
     expected = dict(chat=True, metrics=("exact_match", "f1"))
-    assert load_task(config) == dataclasses.replace(
-        load_yaml_task(str(path), FRACTIONS), **expected
-    )
+    found = load_task(config)  # which names its own metrics, whatever the file says
+    path.write_text(yaml.safe_dump(fields | dict(metric_list=[])))
+    assert found == dataclasses.replace(load_yaml_task(str(path), FRACTIONS), **expected)
 
 
 @pytest.mark.parametrize(
@@ -396,6 +400,7 @@ def files(train: str, test: str = "test") -> dict:
 
 
 WRITTEN = dict(output_type="generate_until")
+LATE = ("remove_whitespace", "regex")
 VOTE = [{"name": "a", "filter": [{"function": "majority_vote"}]}]
 BAD = {
     "missing column": (
@@ -447,6 +452,10 @@ BAD = {
     "filter of nothing": (
         WRITTEN | dict(filter_list=[{"filter": [{"regex_pattern": "a"}]}]),
         "has no list `filter` of `function: NAME`",
+    ),
+    "order of filters": (
+        WRITTEN | dict(filter_list=[{"filter": [dict(function=f) for f in LATE]}]),
+        "remove_whitespace before regex is not supported; put it after",
     ),
     "length": (WRITTEN | dict(generation_kwargs={"max_gen_toks": "many"}), "'many' is no number"),
     "files": (dict(dataset_kwargs={"data_files": {"train": 3, "test": None}}), "is no file"),

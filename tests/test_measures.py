@@ -42,6 +42,14 @@ def test_class_measures_equal_scikit_learn(targets, predicted):
         assert MEASURES[name].value(answers) == pytest.approx(value, abs=1e-12), name
 
 
+def test_normalised_accuracy_is_of_log_probabilities_alone():
+    answers = Choices(np.array([0]), np.array([1]), [np.array([-2.0, -3.0])], [("a", "bcde")])
+    assert MEASURES["acc_norm"].value(answers) == 1.0 and MEASURES["accuracy"].value(answers) == 0.0
+    calibrated = answers._replace(texts=())
+    assert math.isnan(MEASURES["acc_norm"].value(calibrated))
+    assert MEASURES["acc_norm"].items(calibrated) == [None]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_binary_f1_equals_scikit_learn():
     for _ in range(20):

@@ -328,7 +328,7 @@ def test_text_and_steps_that_do_not_fit():
     [
         (dict(seed=-1), "seed=-1: it must be at least 0"),
         (dict(optim=dict(accumulate=7)), "optim.accumulate=7 is more than the 6 steps"),
-        (dict(optim=dict(accumulate=0)), "optim.accumulate=0 must be a number of at least 1"),
+        (dict(optim=dict(accumulate=0)), "optim.accumulate=0 must be a whole number of at least 1"),
     ],
 )
 def test_what_cannot_train_is_told_before_the_text_is_read(tmp_path, fields, words):

@@ -288,7 +288,7 @@ def test_optimizer_groups_and_errors():
     "fields, message",
     [
         (dict(optim={"schedule": "zigzag"}), "optim.schedule='zigzag' is unknown"),
-        (dict(optim={"accumulate": 0}), "optim.accumulate=0 must be a number of at least 1"),
+        (dict(optim={"accumulate": 0}), "optim.accumulate=0 must be a whole number of at least 1"),
         (dict(optim={"groups": (("b", ("lr", 0.1)),)}), "optim.groups: 'lr' of 'b' is unknown"),
         (dict(batch_size=0), "train.batch_size=0 must be at least 1"),
         (dict(patience=-1), "train.patience=-1 must be a whole number of epochs, 0 for none"),
@@ -299,7 +299,8 @@ def test_optimizer_groups_and_errors():
         (dict(optim={"learning_rate": "1e-3"}), "optim.learning_rate='1e-3' must be a number"),
         (dict(optim={"warmup": 5}), "optim.warmup=5 must be .* at least 0 and at most 1"),
         (dict(optim={"weight_decay": -1.0}), "optim.weight_decay=-1.0 must be a number"),
-        (dict(optim={"beta2": 2.0}), "optim.beta2=2.0 must be"),
+        (dict(optim={"accumulate": 1.5}), "optim.accumulate=1.5 must be a whole number"),
+        (dict(optim={"beta2": 1.0}), "optim.beta2=1.0 must be"),
         (dict(optim={"groups": (("b", ("starts", 2.0)),)}), "starts of b=2.0 must be"),
         (dict(optim={"groups": ("b", ("starts", 0.5))}), r"'b' is not \(label, \(field, value\)"),
     ],

@@ -5,6 +5,7 @@ I inputs, O outputs, R rank.
 
 import dataclasses
 import re
+from numbers import Real
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -38,8 +39,10 @@ class LoRA(Method):
         check_dropout(self.dropout)
         for name in ("ranks", "alphas"):
             for pair in getattr(self, name):
-                if len(pair) != 2 or not isinstance(pair[1], int | float):
+                if not isinstance(pair, tuple | list) or len(pair) != 2:
                     raise UserError(f"{name}: {pair!r} is not (regex, number)")
+                if not isinstance(pair[1], Real):
+                    raise UserError(f"{name}: {pair[1]!r} of {pair[0]!r} is no number")
                 check_regex(name, pair[0])
         for rank in (self.rank, *dict(self.ranks).values()):
             if rank < 1:

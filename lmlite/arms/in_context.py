@@ -108,7 +108,7 @@ class InContext:
         """Chooses and prefills the demonstrations."""
         if self.shots == AS_TASK:
             own = dataclasses.replace(self, shots=task.shots, choose=task.choose)
-            if task.choose == "first":  # of the file, as lm_eval has it
+            if task.choose == "first":  # of its rows, as lm_eval has it, whichever are labelled
                 data = Labelled(task.train[: task.shots], ())
             return own.fit(lm, task, data, seed, log)
         start, meter = time.perf_counter(), Meter()

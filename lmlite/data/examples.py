@@ -22,14 +22,22 @@ def examples_of(config: Any, source: str) -> list[Example]:
     if count > 1:
         raise UserError(f"task.id={config.id!r}: {count} rows of {source} share the id {name!r}")
     pairs = zip(ids, rows, strict=True)
-    kept = [(name, row) for name, row in pairs if not _ignored(config, row)]
+    examples = [_example(config, name, row) for name, row in pairs if not _ignored(config, row)]
+    if not config.group and not config.chunk:
+        examples = _grouped(examples)
     if config.limit:
-        kept.sort(key=lambda item: position("limit", 0, item[0]))
-        kept = kept[: config.limit]
-    examples = [_example(config, name, row) for name, row in kept]
+        examples = sorted(examples, key=lambda e: position("limit", 0, e.id))[: config.limit]
     if not config.chunk:
         return examples
     return [part for example in examples for part in _chunks(example, config.chunk)]
+
+
+def _grouped(examples: list[Example]) -> list[Example]:
+    """Rows that ask the same are one group, so that no test item is trained on."""
+    first: dict[tuple, str] = {}
+    asked = [(e.prompt, e.choices, "" if e.choices else e.target) for e in examples]
+    pairs = zip(examples, asked, strict=True)
+    return [dataclasses.replace(e, group=first.setdefault(key, e.group)) for e, key in pairs]
 
 
 def _chunks(example: Example, size: int) -> Iterator[Example]:

@@ -20,7 +20,7 @@ def _csv(path: str) -> list[Row]:
     with _text(path) as file:
         reader = csv.DictReader(file, strict=True)
         names = reader.fieldnames or []
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := sorted({name for name in names if name and names.count(name) > 1}):
             raise UserError(f"{path}: {twice[0]!r} names two columns; rename one of them")
         rows = []
         for row in _checked(reader, path):

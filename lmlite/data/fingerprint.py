@@ -23,6 +23,7 @@ def fingerprint(task: Task, params: Any, *examples: Sequence[Example]) -> str:
     shown = [[(e.id, e.prompt, e.choices, e.target, e.program) for e in some] for some in examples]
     digest = hashlib.sha256(json.dumps([said, shown]).encode())
     for path, leaf in tree.flatten(params).items():
-        first = np.asarray(leaf).reshape(-1)[:_SHOWN]
+        part = leaf[:1] if leaf.ndim > 1 else leaf  # not all of it comes from the device
+        first = np.asarray(part).reshape(-1)[:_SHOWN]
         digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode() + first.tobytes())
     return digest.hexdigest()

@@ -51,9 +51,9 @@ def load_task(config: Any) -> Task:
     """
     if config.source.startswith("yaml:"):
         _check_unread(config)
-        task = load_yaml_task(config.source.removeprefix("yaml:"), config.split)
-        task = dataclasses.replace(task, chat=config.chat)
-        return with_metrics(task, config.metrics or task.metrics)
+        path = config.source.removeprefix("yaml:")
+        task = load_yaml_task(path, config.split, config.metrics)
+        return dataclasses.replace(task, chat=config.chat)
     named = _splits(config)
     _check_choices(config)
     if isinstance(named["train"], str):
@@ -63,7 +63,7 @@ def load_task(config: Any) -> Task:
         }
     else:
         splits = {split: [] for split in SPLITS}
-        for example in _grouped(config, examples_of(config, config.source)):
+        for example in examples_of(config, config.source):
             splits[split_of(example.group, config.split)].append(example)
     _check(config, splits)
     task = Task(
@@ -104,16 +104,6 @@ def _check_unread(config: Any) -> None:
                 f"task.{name}={value!r} does nothing for {config.source}: a task file says it "
                 "itself; set it there"
             )
-
-
-def _grouped(config: Any, examples: list[Example]) -> list[Example]:
-    """Without a column of groups, rows that ask the same are one: no test item is trained on."""
-    if config.group or config.chunk:
-        return examples
-    first: dict[tuple, str] = {}
-    asked = [(e.prompt, e.choices, "" if e.choices else e.target) for e in examples]
-    pairs = zip(examples, asked, strict=True)
-    return [dataclasses.replace(e, group=first.setdefault(key, e.group)) for e, key in pairs]
 
 
 def _splits(config: Any) -> dict[str, float | str]:

@@ -16,7 +16,7 @@ from lmlite.harness.scoring import Request, score
 from lmlite.icl.encode import first_token
 from lmlite.icl.plan import TREE_TOKENS
 from lmlite.models.lm import LM
-from lmlite.models.load import load
+from lmlite.models.load import load, locate
 from lmlite.peft import load_adapter
 
 _BATCH = 16  # texts that are generated together where batch_size is no number
@@ -137,7 +137,7 @@ class LmliteLM(TemplateLM):
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         """The text after each context, up to its stop texts."""
-        usual = defaults(self.lm.source)
+        usual = defaults(locate(self.lm.source))
         asked = [options(request.args[1], usual) for request in requests]
         order = sorted(range(len(requests)), key=lambda i: repr(asked[i]))
         found = [""] * len(requests)

@@ -22,12 +22,12 @@ _UNKNOWN = (
 )  # fmt: skip
 
 
-def defaults(source: str) -> dict[str, Any]:
-    """What the generation_config.json of a model's directory says; nothing for another source.
+def defaults(place: Path) -> dict[str, Any]:
+    """What the generation_config.json of a model's directory says; nothing of a GGUF file.
 
     Raises UserError for a field that `generate` has not and that would change the texts.
     """
-    path = Path(source).expanduser() / "generation_config.json"
+    path = place / "generation_config.json"
     said = read_json(path) if path.is_file() else {}
     for name in _UNKNOWN:
         if said.get(name):

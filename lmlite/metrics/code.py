@@ -6,8 +6,8 @@ Held against accidents:
   remove files outside a folder that is thrown away, to start processes, to send signals, to use
   the network;
 - what it starts nevertheless is killed with it, in its process group;
-- where this user may unshare namespaces, there is no network at all, no other process is in
-  sight, and nothing it started outlives it, in whatever process group.
+- where this user may unshare namespaces, there is no network at all, no other process can be
+  signalled, and nothing it started outlives it, in whatever process group.
 
 Not held: files outside can be read; how many files it writes, so how much of the disk; and all
 that goes round Python's audit events, as C libraries may (ctypes, extensions). So this is no guard

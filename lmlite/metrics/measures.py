@@ -16,7 +16,9 @@ from lmlite.metrics.code import pass_at_k
 
 
 class Choices(NamedTuple):
-    """chosen, targets: int[n]. scores: float[C] an item; texts: its C choices."""
+    """chosen, targets: int[n]. scores: float[C] an item; texts: its C choices,
+    where the scores are their log-probabilities.
+    """
 
     chosen: np.ndarray
     targets: np.ndarray
@@ -103,12 +105,17 @@ def _log_likelihood(a: Choices) -> np.ndarray:
 def _per(size: Callable[[str], int]) -> Measure:
     """Accuracy where a choice's score is over its size, which is that of lm-evaluation-harness."""
 
-    def items(a: Choices) -> np.ndarray:
+    def items(a: Choices) -> Sequence[float | None]:
+        if not a.texts:
+            return [None] * len(a.targets)
         pairs = zip(a.scores, a.texts, strict=True)
         chosen = [int(np.argmax(s / [size(text) for text in own])) for s, own in pairs]
         return (np.array(chosen) == a.targets).astype(float)
 
-    return Measure(Choices, items=items)
+    def whole(a: Choices) -> float:
+        return float(np.mean(items(a))) if a.texts else float("nan")
+
+    return Measure(Choices, items=items, whole=whole)
 
 
 def _brier(a: Choices) -> np.ndarray:

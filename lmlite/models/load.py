@@ -22,7 +22,7 @@ def load(source: str | Path, dtype: str = "float32") -> LM:
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")
-    path = _locate(str(source))
+    path = locate(str(source))
     if path.suffix == ".gguf":
         file = gguf_file.read(path)
         config = gguf.read_config(file)
@@ -34,8 +34,8 @@ def load(source: str | Path, dtype: str = "float32") -> LM:
     return LM(build(config, dtype), params, config, text, str(source))
 
 
-def _locate(source: str) -> Path:
-    """The directory or .gguf file on this machine, fetched if need be."""
+def locate(source: str) -> Path:
+    """The directory or .gguf file of `load` on this machine, fetched if need be; raises as that."""
     if source.startswith("package:"):
         return _from_package(source.removeprefix("package:"))
     if source.startswith("hf://"):

@@ -22,6 +22,7 @@ _USUAL = {
     "generate_until": ("exact_match",),
 }
 _AGGREGATIONS = {
+    "brier_score": "brier_score",
     "mcc": "matthews_corrcoef",
     "word_perplexity": "weighted_perplexity",
     "byte_perplexity": "weighted_perplexity",
@@ -84,7 +85,7 @@ def _metric(one: dict[str, Any], output: str, kind: type, path: Path) -> str:
         return ""
     ours = _NAMES.get(name, name) if output == "multiple_choice" else name
     if ours not in MEASURES or MEASURES[ours].of is not kind:
-        known = {"acc", "mcc"} if output == "multiple_choice" else set()
+        known = set(_NAMES) if output == "multiple_choice" else set()
         known |= {n for n in MEASURES if MEASURES[n].of is kind and n not in _NAMES.values()}
         raise UserError(
             f"{path}: metric_list: {name!r} is not supported for {output}; known: "
@@ -94,8 +95,9 @@ def _metric(one: dict[str, Any], output: str, kind: type, path: Path) -> str:
         set(one) - _METRIC_FIELDS - (_MATCHING if name == "exact_match" else set())
     ):
         raise UserError(f"{path}: metric_list: {unknown[0]} of {name} is not supported")
-    usual = _AGGREGATIONS.get(name, name if MEASURES[ours].whole else "mean")
-    if one.get("aggregation", usual) not in (usual, name):
+    mean = ours.startswith("acc_") or not MEASURES[ours].whole
+    usual = _AGGREGATIONS.get(name, "mean" if mean else name)
+    if one.get("aggregation", usual) != usual:
         raise UserError(
             f"{path}: metric_list: aggregation={one['aggregation']!r} of {name} is not supported; "
             f"leave it out for {usual!r}"
@@ -139,6 +141,11 @@ def _filters(fields: Fields, path: Path) -> dict[str, dict[str, Any]]:
                 f"{path}: filter_list: {unread[0]} of {step['function']} is not supported; leave "
                 "it out, or evaluate by python -m lmlite.harness"
             )
+    names = [step["function"] for step in steps]
+    if "remove_whitespace" in names[: names.index("regex") if "regex" in names else 0]:
+        raise UserError(
+            f"{path}: filter_list: remove_whitespace before regex is not supported; put it after"
+        )
     found = {step["function"]: step for step in steps}
     if len(found) < len(steps):
         raise UserError(f"{path}: filter_list: a function stands twice in one filter; name it once")

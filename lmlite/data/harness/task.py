@@ -32,10 +32,13 @@ SAMPLERS = {"default": "random", "first_n": "first"}
 OUTPUTS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
-def load_yaml_task(path: str, fractions: Sequence[tuple[str, Any]]) -> Task:
+def load_yaml_task(
+    path: str, fractions: Sequence[tuple[str, Any]], names: Sequence[str] = ()
+) -> Task:
     """The task of the YAML file at `path`.
 
     fractions: of train, dev and test, for splits that the file does not name; see `rows_of`.
+    names: of measures to take in place of the file's.
     UserError: what the file asks for and lmlite has not, and what its rows do not fit, by field.
     """
     place = Path(path).expanduser()
@@ -65,7 +68,7 @@ def load_yaml_task(path: str, fractions: Sequence[tuple[str, Any]]) -> Task:
         premise=_premise(template) if prompted else "",
         generation=generation(fields, place) if output == "generate_until" else Generation(),
     )
-    return with_metrics(task, metrics(fields, task.kind, place))
+    return with_metrics(task, names or metrics(fields, task.kind, place))
 
 
 @dataclasses.dataclass(frozen=True)
