@@ -7,7 +7,7 @@ that differ in them share a compiled step, or stand side by side in one.
 import dataclasses
 import math
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,19 +16,20 @@ import optax
 
 from lmlite import tree
 from lmlite.errors import UserError
+from lmlite.ranges import BELOW_ONE, number
 
 SCHEDULES = ("constant", "linear", "cosine")
 _OF_GROUPS = ("learning_rate", "weight_decay", "factor", "starts")
-_RANGES = {  # least, most, kind
-    "learning_rate": (0, math.inf, Real),
-    "head_learning_rate": (0, math.inf, Real),
-    "weight_decay": (0, math.inf, Real),
-    "factor": (0, math.inf, Real),
-    "starts": (0, 1, Real),
-    "warmup": (0, 1, Real),
-    "clip_norm": (0, math.inf, Real),
+_RANGES: dict[str, tuple] = {  # least, most, kind
+    "learning_rate": (0,),
+    "head_learning_rate": (0,),
+    "weight_decay": (0,),
+    "factor": (0,),
+    "starts": (0, 1),
+    "warmup": (0, 1),
+    "clip_norm": (0,),
     "accumulate": (1, math.inf, Integral),
-    "beta2": (0, math.nextafter(1, 0), Real),
+    "beta2": (0, BELOW_ONE),
 }
 
 
@@ -44,14 +45,8 @@ def check(fields: Mapping[str, Any]) -> None:
 
 
 def _check_range(field: str, name: str, value: Any) -> None:
-    least, most, kind = _RANGES[name]
-    if value is None and name in ("head_learning_rate", "clip_norm"):
-        return
-    number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not least <= value <= most:
-        upto = "" if most == math.inf else f" and at most {most}"
-        said = "whole number" if kind is Integral else "number"
-        raise UserError(f"{field}={value!r} must be a {said} of at least {least}{upto}")
+    if value is not None or name not in ("head_learning_rate", "clip_norm"):
+        number(field, value, *_RANGES[name])
 
 
 def _check_group(group: Any) -> None:

@@ -1,17 +1,27 @@
-"""Numbers of a config that no run can have: told of before anything is loaded."""
+"""Numbers that no run can have: told of before anything is loaded."""
 
+import math
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from lmlite.errors import UserError
 
 SEEDS = 2**32  # a key of JAX tells no more of them apart
+BELOW_ONE = math.nextafter(1, 0)
+
+
+def number(field: str, value: Any, least: float, most: float = math.inf, kind: type = Real) -> None:
+    """Raises UserError where the value is no finite number of a kind in least .. most."""
+    right = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    if not right or not least <= value <= most:
+        said = "whole number" if kind is Integral else "number"
+        upto = "" if most == math.inf else f" and at most {most}"
+        raise UserError(f"{field}={value!r} must be a {said} of at least {least}{upto}")
 
 
 def check(config: Mapping[str, Any], field: str, least: int, end: int | None = None) -> None:
     """Raises UserError where the field's number, or one of its numbers, is not in [least, end)."""
     given = config[field]
-    several = isinstance(given, tuple | list)
-    if any(n < least or (end is not None and n >= end) for n in (given if several else [given])):
-        limits = f"at least {least}" + (f" and below {end}" if end is not None else "")
-        raise UserError(f"{field}={given}: {'each' if several else 'it'} must be {limits}")
+    for value in given if isinstance(given, tuple | list) else [given]:
+        number(field, value, least, math.inf if end is None else end - 1, Integral)

@@ -30,14 +30,14 @@ def config(tmp_path_factory):
 @pytest.mark.parametrize(
     "field, value, words",
     [
-        ("test_items", 0, "test_items=0: it must be at least 1"),
-        ("test_items", -1, "test_items=-1: it must be at least 1"),
-        ("examples", -1, "examples=-1: it must be at least 1"),
-        ("examples", 0, "examples=0: it must be at least 1"),
-        ("seeds", (0, -1), "seeds=.0, -1.: each must be at least 0 and below 4294967296"),
-        ("seeds", (2**32,), "seeds=.4294967296,.: each must be at least 0"),
-        ("draws", (-1,), "draws=.-1,.: each must be at least 0 and below 1000"),
-        ("draws", (24, 1000), "draws=.24, 1000.: each must be at least 0 and below 1000"),
+        ("test_items", 0, "test_items=0 must be a whole number of at least 1"),
+        ("test_items", -1, "test_items=-1 must be a whole number of at least 1"),
+        ("examples", -1, "examples=-1 must be a whole number of at least 1"),
+        ("examples", 0, "examples=0 must be a whole number of at least 1"),
+        ("seeds", (0, -1), "seeds=-1 must be a whole number of at least 0 and at most 4294967295"),
+        ("seeds", (2**32,), "seeds=4294967296 must be a whole number of at least 0"),
+        ("draws", (-1,), "draws=-1 must be a whole number of at least 0 and at most 999"),
+        ("draws", (24, 1000), "draws=1000 must be a whole number of at least 0 and at most 999"),
     ],
 )
 def test_numbers_that_cannot_be_are_told_before_anything_is_loaded(

@@ -312,8 +312,8 @@ def test_text_and_steps_that_do_not_fit():
     config = config_of()
     lm, objective, stream = pieces(config)
     for fields, words in (
-        (dict(steps=0), "steps=0: it must be at least 1"),
-        (dict(eval_every=0), "eval_every=0: it must be at least 1"),
+        (dict(steps=0), "steps=0 must be a whole number of at least 1"),
+        (dict(eval_every=0), "eval_every=0 must be a whole number of at least 1"),
         (dict(batch_size=0), "batch_size=0 rows do not divide over 1 devices; use 1"),
     ):
         with pytest.raises(UserError, match=words):
@@ -326,7 +326,7 @@ def test_text_and_steps_that_do_not_fit():
 @pytest.mark.parametrize(
     "fields, words",
     [
-        (dict(seed=-1), "seed=-1: it must be at least 0"),
+        (dict(seed=-1), "seed=-1 must be a whole number of at least 0"),
         (dict(optim=dict(accumulate=7)), "optim.accumulate=7 is more than the 6 steps"),
         (dict(optim=dict(accumulate=0)), "optim.accumulate=0 must be a whole number of at least 1"),
     ],

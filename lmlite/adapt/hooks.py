@@ -28,12 +28,6 @@ def check_regex(field: str, pattern: str) -> None:
         raise UserError(f"{field}: {pattern!r} is no regex: {error}") from error
 
 
-def check_dropout(rate: float) -> None:
-    """Raises UserError for a rate that leaves nothing, or is none."""
-    if not 0 <= rate < 1:
-        raise UserError(f"dropout={rate} must be at least 0 and below 1")
-
-
 @dataclasses.dataclass(frozen=True)
 class Site:
     """The module that a hook wraps, as far as a method may know it.

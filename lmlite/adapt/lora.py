@@ -11,10 +11,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lmlite import tree
-from lmlite.adapt.hooks import Hook, check_dropout, check_regex
+from lmlite.adapt.hooks import Hook, check_regex
 from lmlite.adapt.method import Method, fold, owners
 from lmlite.errors import UserError
 from lmlite.models.layers import matmul, uniform_fan_in
+from lmlite.ranges import BELOW_ONE, number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class LoRA(Method):
     alphas: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self):
-        check_dropout(self.dropout)
+        number("dropout", self.dropout, 0, BELOW_ONE)
         for name in ("ranks", "alphas"):
             for pair in getattr(self, name):
                 if not isinstance(pair, tuple | list) or len(pair) != 2:

@@ -9,10 +9,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lmlite import tree
-from lmlite.adapt.hooks import Hook, check_dropout
+from lmlite.adapt.hooks import Hook
 from lmlite.adapt.method import Method, fold, owners
 from lmlite.errors import UserError
 from lmlite.models.layers import matmul
+from lmlite.ranges import BELOW_ONE, number
 from lmlite.runtime import fold_name
 
 _random = nn.initializers.he_uniform()
@@ -32,7 +33,7 @@ class VeRA(Method):
     dropout: float = 0.0
 
     def __post_init__(self):
-        check_dropout(self.dropout)
+        number("dropout", self.dropout, 0, BELOW_ONE)
         if self.rank < 1:
             raise UserError(f"rank={self.rank} is below 1")
 
