@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmlite.data.harness.answers import generation, metrics
+from lmlite.data.harness.answers import generation
 from lmlite.data.harness.fields import Templates
 from lmlite.data.harness.file import Fields, read_fields
+from lmlite.data.harness.metrics import metrics
 from lmlite.data.harness.rows import Numbered, rows_of
 from lmlite.data.sources import Row
 from lmlite.data.task import Example, Generation, Task, with_metrics
