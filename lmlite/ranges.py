@@ -21,7 +21,13 @@ def number(field: str, value: Any, least: float, most: float = math.inf, kind: t
 
 
 def check(config: Mapping[str, Any], field: str, least: int, end: int | None = None) -> None:
-    """Raises UserError where the field's number, or one of its numbers, is not in [least, end)."""
+    """Raises UserError where the field's number, or one of its numbers, is not in [least, end).
+
+    Of several there must be one, and none twice.
+    """
     given = config[field]
-    for value in given if isinstance(given, tuple | list) else [given]:
+    values = given if isinstance(given, tuple | list) else [given]
+    for value in values:
         number(field, value, least, math.inf if end is None else end - 1, Integral)
+    if not values or len(set(values)) < len(values):
+        raise UserError(f"{field}={given!r} must name at least one number, and none twice")

@@ -37,6 +37,8 @@ def config(tmp_path_factory):
         ("seeds", (0, -1), "seeds=-1 must be a whole number of at least 0 and at most 4294967295"),
         ("seeds", (2**32,), "seeds=4294967296 must be a whole number of at least 0"),
         ("draws", (-1,), "draws=-1 must be a whole number of at least 0 and at most 999"),
+        ("seeds", (), r"seeds=\(\) must name at least one number"),
+        ("seeds", (0, 1, 0), r"seeds=\(0, 1, 0\) must name .* and none twice"),
         ("draws", (24, 1000), "draws=1000 must be a whole number of at least 0 and at most 999"),
     ],
 )
