@@ -1,6 +1,16 @@
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
+from setuptools.command.sdist import sdist
+
+
+class Source(sdist):
+    """A source distribution with what this file reads."""
+
+    def make_distribution(self):
+        self.filelist.append("requirements.txt")
+        super().make_distribution()
+
 
 setup(
     name="lmlite",
@@ -10,6 +20,7 @@ setup(
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["lmlite", "lmlite.*", "configs", "experiments*"]),
     install_requires=Path(__file__).with_name("requirements.txt").read_text().splitlines(),
+    cmdclass={"sdist": Source},
     entry_points={"lm_eval.models": ["lmlite = lmlite.harness.model:LmliteLM"]},
     extras_require={
         "test": [
