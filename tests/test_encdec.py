@@ -1,6 +1,7 @@
 """Encoder-decoders: what a target sees, cached decoding, packed pairs, arms, files of all ages."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,13 @@ from tiny_lm import byte_tokenizer
 from tiny_models import assert_same
 
 import lmlite
+from lmlite.arms import items
 from lmlite.arms.arm import Labelled, Log
 from lmlite.arms.in_context import InContext
 from lmlite.data.task import Example, Task
+from lmlite.decode import generate
 from lmlite.errors import UserError
+from lmlite.icl.encode import Encoded
 from lmlite.models.stack import empty_cache
 from lmlite.models.tokens import Tokens
 from lmlite.runtime import Meter
@@ -126,6 +130,56 @@ def test_choices_are_scored_as_targets_of_the_prompt(lm):
     np.testing.assert_allclose(found.ravel(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "config, generation, expected",
+    [
+        ({}, None, (2,)),
+        ({"forced_bos_token_id": 3}, None, (2, 3)),
+        ({"force_bos_token_to_be_generated": True, "bos_token_id": 4}, None, (2, 4)),
+        ({"forced_bos_token_id": 3}, {"forced_bos_token_id": 5}, (2, 5)),
+        ({"forced_bos_token_id": 3}, {}, (2,)),  # `transformers` then goes by the latter alone
+    ],
+)
+def test_what_starts_the_decoder(tmp_path, config, generation, expected):
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    lm = loaded(tmp_path, "bart", decoder_start_token_id=2, **config)
+    assert lm.config.start_ids == expected
+    lm.save(tmp_path / "saved")
+    assert lmlite.load(tmp_path / "saved").config == lm.config
+
+
+def test_a_forced_token_starts_every_text_and_stands_before_every_choice(tmp_path):
+    lm = loaded(tmp_path, "bart", forced_bos_token_id=7, eos_token_id=None)
+    lm = dataclasses.replace(lm, tokenizer=byte_tokenizer())
+    for settings in ({}, {"beams": 3}, {"temperature": 1.0, "top_k": 5, "repetition_penalty": 2.0}):
+        (made,) = generate(lm, parity.PROMPT.tolist(), max_new_tokens=5, **settings)
+        assert made.ids[0] == 7 and len(made.ids) == 5
+    plain = dataclasses.replace(lm, config=dataclasses.replace(lm.config, forced_id=None))
+    start, prompt = [lm.config.start_id, 7], Encoded(parity.PROMPT[0].tolist(), [[8, 9], [10]])
+    found = items.scored_items(lm, [prompt])[0]
+    assert found.ids.tolist() == [*start, 8] and found.position.tolist() == [0, 1, 2]
+    assert found.reads == (1, 2) and found.targets == (((0, 8), (1, 10)), ((0, 9),))
+    assert items.scored_items(plain, [prompt])[0].ids.tolist() == [start[0], 8]
+    room = lm.config.max_positions - 1
+    assert len(generate(lm, parity.PROMPT.tolist(), max_new_tokens=room)[0].ids) == room
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_forced_token_as_in_transformers(tmp_path, beams):
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    lm = loaded(tmp_path, "bart", forced_bos_token_id=7, eos_token_id=9)
+    lm.save(tmp_path / "saved")
+    for folder in (tmp_path, tmp_path / "saved"):
+        model = transformers.BartForConditionalGeneration.from_pretrained(folder).eval()
+        options = dict(max_new_tokens=20, num_beams=beams, do_sample=False, length_penalty=2.0)
+        out = model.generate(torch.from_numpy(parity.PROMPT), forced_eos_token_id=None, **options)
+        expected = [i for i in out[0].tolist()[1:] if i not in (9, lm.config.pad_id)]
+        found = generate(lm, parity.PROMPT.tolist(), max_new_tokens=20, beams=beams,
+                         length_penalty=2.0)  # fmt: skip
+        assert found[0].ids == expected and expected[0] == 7
+
+
 def padded(rows):
     """Ids and mask of rows of unequal lengths."""
     longest = max(map(len, rows))
@@ -149,9 +203,29 @@ def test_copies_of_the_token_table_are_not_read(tmp_path):
     t5 = copies | {relative: np.zeros((16, 4), np.float32)}
     assert_same(loaded(tmp_path / "a", "t5", extra=t5).params, loaded(tmp_path / "b", "t5").params)
     bart = {f"model.{k}": v for k, v in copies.items()}
-    bart["lm_head.weight"] = copies[NAMES[0]]
+    shape = CASES["bart"]["shapes"]["model.shared.weight"]
+    bart["lm_head.weight"] = parity.tensor("model.shared.weight", shape)
     expected = loaded(tmp_path / "c", "bart").params
     assert_same(loaded(tmp_path / "d", "bart", extra=bart).params, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("case, table", [("t5", "shared.weight"), ("bart", "model.shared.weight")])
+def test_the_token_table_may_have_the_name_of_a_copy(tmp_path, case, table, name):
+    copy = "model." * (case == "bart") + name
+    found = loaded(tmp_path / "a", case, lambda x: copy if x == table else x)
+    assert_same(found.params, loaded(tmp_path / "b", case).params)
+
+
+def test_bart_has_no_head_of_its_own(tmp_path):
+    head = {"lm_head.weight": np.zeros((40, 32), np.float32)}
+    with pytest.raises(UserError, match="'lm_head.weight' differs from .* 'model.shared.weight'"):
+        loaded(tmp_path, "bart", extra=head)
+
+
+def test_bart_for_classes_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match="says 'BartForSequenceClassification', which is not"):
+        loaded(tmp_path, "bart", architectures=["BartForSequenceClassification"])
 
 
 def test_bart_without_a_head_has_no_bias_and_other_names(tmp_path):

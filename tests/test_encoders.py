@@ -100,26 +100,34 @@ def test_target_ids_are_for_other_models(tiny):
 
 
 def renamed(folder, case, rename, extra=()):
-    """The directory of a case with other tensor names, and zeros beside them."""
+    """A case's directory with other tensor names and, beside them, copies of some or zeros."""
     spec = CASES[case]
     tensors = parity.write(folder, spec["config"], spec["shapes"])
     parity.save(folder, {rename(k): v for k, v in tensors.items()} | {
-        name: np.zeros(shape, np.float32) for name, shape in extra
+        name: tensors[told] if isinstance(told, str) else np.zeros(told, np.float32)
+        for name, told in extra
     })  # fmt: skip
     return lmlite.load(folder)
+
+
+TABLE = "bert.embeddings.word_embeddings.weight"
 
 
 @pytest.mark.parametrize(
     "case, rename, extra",
     [
         ("bert", lambda k: k.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"),
-         [("cls.predictions.decoder.weight", (40, 32)), ("cls.seq_relationship.bias", (2,))]),
+         [("cls.predictions.decoder.weight", TABLE), ("cls.seq_relationship.bias", (2,))]),
         ("bert", lambda k: k.removeprefix("bert."), [("cls.predictions.decoder.bias", (40,))]),
         ("bert_headless", lambda k: f"bert.{k}", [("bert.embeddings.position_ids", (1, 64))]),
-        ("roberta", lambda k: k, [("lm_head.decoder.weight", (40, 32)),
+        ("roberta", lambda k: k, [("lm_head.decoder.weight", TABLE.replace("bert", "roberta")),
                                   ("lm_head.decoder.bias", (40,))]),
         ("roberta_headless", lambda k: f"roberta.{k}", []),
-        ("distilbert", lambda k: k, [("vocab_projector.weight", (40, 32))]),
+        ("roberta_classifier", lambda k: k, [("roberta.pooler.dense.weight", (32, 32)),
+                                             ("roberta.pooler.dense.bias", (32,))]),
+        ("bert", lambda k: k.replace(TABLE, "cls.predictions.decoder.weight"), []),
+        ("bert", lambda k: k.replace("cls.predictions.bias", "cls.predictions.decoder.bias"), []),
+        ("distilbert", lambda k: k, [("vocab_projector.weight", f"distil{TABLE}")]),
         ("distilbert_headless", lambda k: f"distilbert.{k}", []),
     ],
 )  # fmt: skip
@@ -128,6 +136,30 @@ def test_other_names_and_copies_mean_the_same(tmp_path, case, rename, extra):
     other = renamed(tmp_path / "b", case, rename, extra)
     assert other.config == plain.config
     assert_same(other.params, plain.params)
+
+
+@pytest.mark.parametrize(
+    "case, head", [("bert", "cls.predictions.decoder"), ("roberta", "lm_head.decoder"),
+                   ("distilbert", "vocab_projector")]
+)  # fmt: skip
+def test_a_masked_head_of_its_own_is_read_and_saved(tmp_path, case, head):
+    plain = renamed(tmp_path / "a", case, lambda name: name)
+    own = renamed(tmp_path / "b", case, lambda name: name, [(f"{head}.weight", (40, 32))])
+    assert plain.config.tied and not own.config.tied
+    bias = plain.params["masked"]["bias"]
+    np.testing.assert_allclose(own.logits(parity.IDS)[0, 0], bias, atol=1e-6)  # of zeros
+    own.save(tmp_path / "c")
+    assert_same(lmlite.load(tmp_path / "c").params, own.params)
+
+
+@pytest.mark.parametrize("head", ["TokenClassification", "QuestionAnswering", "MultipleChoice"])
+def test_other_heads_are_refused_by_name(tmp_path, head):
+    spec = CASES["bert_classifier"]  # whose tensors an old model of single tokens may have
+    config = spec["config"] | {"architectures": [f"BertFor{head}"]}
+    parity.write(tmp_path, config, spec["shapes"])
+    words = f"says 'BertFor{head}', .* BertForMaskedLM, BertModel, BertForSequenceClassification$"
+    with pytest.raises(UserError, match=words):
+        lmlite.load(tmp_path)
 
 
 def test_roberta_has_the_positions_its_table_leaves(tmp_path):

@@ -157,3 +157,5 @@ def test_what_ends_a_turn_ends_a_text():
     tokens = ["<pad>", "<eos>", "a", "<end_of_turn>", "<|eot_id|>"]
     assert gguf._ends(told | {"tokenizer.ggml.tokens": tokens}) == [1, 4, 3]
     assert gguf._ends({"tokenizer.ggml.tokens": tokens[:3]}) is None
+    ends = ["<|endoftext|>", "<|end_of_text|>", "<|eom_id|>"]
+    assert sorted(gguf._ends({"tokenizer.ggml.tokens": tokens[:3] + ends})) == [3, 4, 5]

@@ -138,3 +138,10 @@ def test_what_does_not_fit_is_told_in_a_line(lm, pattern, message):
 def test_a_task_without_a_mask_is_tuned_through_a_head():
     assert not fills_mask(model(), task(mask="").train)
     assert not fills_mask(without_head(model()), task().train)
+
+
+def test_another_models_mask_is_told_of():
+    """It would be read as text, and a head trained on it."""
+    with pytest.raises(UserError, match="'<mask>'; this model fills '.MASK.', name that"):
+        fills_mask(model(), task("<mask>").train)
+    assert fills_mask(model(ROBERTA, "<mask>"), task("<mask>").train)

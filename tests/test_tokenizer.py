@@ -162,6 +162,73 @@ def test_roberta_files_put_a_text_between_its_marks(tmp_path):
     assert found.decode([0, 7, 6, 4, 2]) == "ab a"
 
 
+def told(content, **flags):
+    """A token as tokenizer_config.json may describe it."""
+    return {"content": content, "special": True, "lstrip": False, "rstrip": False,
+            "normalized": False, "single_word": False} | flags  # fmt: skip
+
+
+DECLARED = {
+    "eos_token": "b",
+    "mask_token": "<mask>",
+    "pad_token": "<pad>",
+    "additional_special_tokens": ["<x>", "<z>"],
+    "added_tokens_decoder": {
+        "10": told("<pad>", special=False),
+        "7": told("<x>"),
+        "6": told("<y>", special=False, lstrip=True),
+    },
+}
+
+
+def declared(folder, **config):
+    """A tokenizer.json that knows none of the tokens its tokenizer_config.json declares."""
+    built = gpt2_files(folder)
+    built.save(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_tokens_that_the_config_alone_declares_are_added(tmp_path):
+    found = tokenizer.from_dir(declared(tmp_path, **DECLARED))
+    assert found.encode("a<x> <y><pad><mask><z>b") == [0, 7, 6, 8, 9, 10, 1]
+    assert found.decode([0, 7, 6, 8, 9, 10, 1, 0]) == "a<y>a"
+    assert (found.pad_id, found.mask_id, found.eos_id) == (8, 9, 1)
+    found.save(tmp_path / "b")
+    assert tokenizer.from_dir(tmp_path / "b").encode("<z><mask>") == [10, 9]
+
+
+def test_tokens_beyond_the_models_table_are_not_added(tmp_path):
+    found = tokenizer.from_dir(declared(tmp_path, **DECLARED), rows=8)
+    assert found.encode("<x><y>") == [7, 6]
+    assert (found.pad_id, found.vocab_size) == (None, 8)
+
+
+def test_declared_tokens_are_those_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    declared(tmp_path, tokenizer_class="PreTrainedTokenizerFast", **DECLARED)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    peer, found = transformers.AutoTokenizer.from_pretrained(tmp_path), tokenizer.from_dir(tmp_path)
+    for text in ("a<x> <y><pad><mask><z>b", "ab <z> ab"):
+        ids = peer(text)["input_ids"]
+        assert found.encode(text) == ids
+        assert found.decode(ids) == peer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("config, expected", [
+    ({}, ["hello", "e"]),
+    ({"do_lower_case": False}, ["Hello", "\u00e9"]),
+    ({"do_lower_case": True, "strip_accents": False}, ["hello", "\u00e9"]),
+    ({"do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast"}, ["hello", "e"]),
+])  # fmt: skip
+def test_what_the_config_says_of_letters_comes_first(tmp_path, config, expected):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "Hello", "\u00e9", "e"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
+    tokenizer.from_dir(tmp_path).save(tmp_path)  # in lower case
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert tokens(tokenizer.from_dir(tmp_path), "Hello \u00e9", special=False) == expected
+
+
 def test_directory_without_tokenizer(tmp_path):
     assert tokenizer.from_dir(tmp_path) is None
 

@@ -8,6 +8,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file
 from tiny_models import (
     CONFIGS,
@@ -93,16 +94,42 @@ def test_names_of_the_modules_around_are_left_out(tmp_path, name, old, new):
 
 
 def test_what_is_not_needed_is_not_asked_for(tmp_path):
-    extra = np.zeros(3, np.float32)
-    make(tmp_path / "a", "gpt2", random_tensors("gpt2") | {
+    extra, tensors = np.zeros(3, np.float32), random_tensors("gpt2")
+    make(tmp_path / "a", "gpt2", tensors | {
         "transformer.h.0.attn.bias": extra,
         "transformer.h.0.attn.masked_bias": extra,
-        "lm_head.weight": extra,  # tied: the embedding is used
+        "lm_head.weight": tensors["transformer.wte.weight"],
     })  # fmt: skip
-    read(tmp_path / "a")
+    assert read(tmp_path / "a")[0].tied
     inverse = {"model.layers.0.self_attn.rotary_emb.inv_freq": extra}
     make(tmp_path / "b", "llama", random_tensors("llama") | inverse)
     read(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name, table", [("llama_tied", "model.embed_tokens.weight"),
+                                         ("gpt2", "transformer.wte.weight")])  # fmt: skip
+def test_a_tied_model_with_a_head_of_its_own_is_untied(tmp_path, name, table):
+    tensors = random_tensors(name)
+    make(tmp_path / "a", name, tensors | {"lm_head.weight": 2 * tensors[table]})
+    config, params = read(tmp_path / "a")
+    assert not config.tied
+    np.testing.assert_array_equal(params["head"]["kernel"], 2 * tensors[table].T)
+    hf.write(tmp_path / "b", config, params)
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert {table, "lm_head.weight"} <= load_file(tmp_path / "b" / "model.safetensors").keys()
+    assert_same(read(tmp_path / "b")[1], params)
+
+
+def test_a_tied_table_may_have_the_heads_name(tmp_path):
+    tensors = make(tmp_path / "a", "gpt2")
+    tensors["lm_head.weight"] = tensors.pop("transformer.wte.weight")
+    make(tmp_path / "b", "gpt2", tensors)
+    assert_same(read(tmp_path / "a")[1], read(tmp_path / "b")[1])
+    tensors = make(tmp_path / "c", "llama")
+    del tensors["model.embed_tokens.weight"]
+    make(tmp_path / "d", "llama", tensors)
+    with pytest.raises(UserError, match="tensor 'model.embed_tokens.weight' .* is missing"):
+        read(tmp_path / "d")  # which is not tied
 
 
 def test_gemma3_with_images_is_read_as_its_text_half(tmp_path):
@@ -164,8 +191,23 @@ def test_end_of_turn_comes_from_the_generation_config(tmp_path):
         ({"intermediate_size": 65}, r"gate_proj.weight' has shape \[64, 32\], .* \[65, 32\]"),
         ({"num_hidden_layers": 3}, r"'model.layers.2.*' \[32\] is missing \(9 of 30 are\)"),
         ({"num_hidden_layers": 1}, r"'model.layers.1.* is in the file, but"),
+        ({"num_attention_heads": "4"}, "num_attention_heads='4' must be a whole number"),
+        ({"tie_word_embeddings": 0}, "tie_word_embeddings=0 must be true or false"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps='1e-5' must be a number"),
+        ({"num_attention_heads": 3, "head_dim": None, "num_key_value_heads": 3},
+         "num_attention_heads=3 must divide hidden_size=32"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads=3 must divide num_attention_heads=4"),
+        ({"eos_token_id": "3"}, "config.json: eos_token_id='3' must be a token id or a list"),
+        ({"eos_token_id": [3, "4"]}, r"config.json: eos_token_id=\[3, '4'\] must be"),
+        ({"rope_scaling": {"type": "linear"}}, "type 'linear' has factor=None; give it a number"),
+        ({"rope_scaling": {"type": "yarn"}}, "type 'yarn' has factor=None; give it a number"),
+        ({"architectures": ["LlamaForSequenceClassification"]},
+         "architectures says 'LlamaForSequenceClassification', which is not supported; use a model "
+         "of LlamaForCausalLM"),
+        ({"architectures": ["LlamaForTokenClassification"]}, "'LlamaForTokenClassification'"),
+        ({"architectures": ["LlamaForQuestionAnswering"]}, "'LlamaForQuestionAnswering'"),
     ],
-)
+)  # fmt: skip
 def test_config_errors(tmp_path, change, words):
     make(tmp_path, "llama", **change)
     with pytest.raises(UserError, match=words):
@@ -214,8 +256,14 @@ def spoil_index(folder):
         (lambda d: (d / "model.safetensors").write_bytes(b""), "model.safetensors is damaged"),
         (damage("model.safetensors"), "model.safetensors is damaged"),
         (spoil_index, "model-00002-of-.* does not exist"),
+        (lambda d: (d / "config.json").write_text("[]"), "config.json holds no JSON object but"),
+        (lambda d: (d / "generation_config.json").write_text("[]"), "generation_config.json holds"),
+        (lambda d: (d / "generation_config.json").write_text('{"eos_token_id": "3"}'),
+         "generation_config.json: eos_token_id='3' must be"),
+        (lambda d: (d / "model.safetensors.index.json").write_text("{}"),
+         "model.safetensors.index.json has no 'weight_map'"),
     ],
-)
+)  # fmt: skip
 def test_missing_and_damaged_files(tmp_path, spoil, words):
     make(tmp_path, "llama")
     spoil(tmp_path)
@@ -249,6 +297,16 @@ def test_unreachable_hub(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(UserError, match=r"^cannot fetch hf://a/b@c: no route$"):
         load("hf://a/b@c")
+
+
+def test_the_hub_is_not_asked_for_copies(monkeypatch):
+    def listed(repository, revision, **patterns):
+        files = ["config.json", "consolidated.safetensors", "model-00001-of-00002.safetensors"]
+        raise OSError(" ".join(filter_repo_objects(files, **patterns)))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", listed)
+    with pytest.raises(UserError, match=": config.json model-00001-of-00002.safetensors$"):
+        load("hf://a/b")
 
 
 MEASURE = """

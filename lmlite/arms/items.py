@@ -16,6 +16,8 @@ from lmlite.icl.prompts import delimiter, prompt
 from lmlite.models.config import DecoderConfig
 from lmlite.models.lm import LM
 
+_MASKS = {"[MASK]", "<mask>"}  # of BERT and of RoBERTa
+
 
 def encode_examples(
     lm: LM, task: Task, examples: Sequence[Example], contexts: Sequence[str] | None = None
@@ -75,9 +77,17 @@ def training_items(lm: LM, encoded: Sequence[Encoded], targets: Sequence[int | s
 
 
 def fills_mask(lm: LM, examples: Sequence[Example]) -> bool:
-    """Whether the task is a pattern with a mask that this model fills: it needs no head."""
+    """Whether the task is a pattern with a mask that this model fills: it needs no head.
+
+    Raises UserError where the mask is another model's, which would be read as text.
+    """
     mask = lm.text.mask_token if getattr(lm.config, "masked_head", False) else None
-    return mask is not None and all(mask in e.prompt for e in examples)
+    if mask is None:
+        return False
+    for other in _MASKS - {mask}:
+        if all(other in e.prompt for e in examples):
+            raise UserError(f"task.template has {other!r}; this model fills {mask!r}, name that")
+    return all(mask in e.prompt for e in examples)
 
 
 def _class(lm: LM, e: Encoded, classes: Sequence[int]) -> Item:
@@ -88,7 +98,7 @@ def _class(lm: LM, e: Encoded, classes: Sequence[int]) -> Item:
 
 def _choice(lm: LM, e: Encoded, choices: Sequence[Sequence[int]], prefix: int = 0) -> Item:
     if lm.config.cross:
-        return choice_item([lm.config.start_id], choices)._replace(source=_source(lm, e))
+        return choice_item(lm.config.start_ids, choices)._replace(source=_source(lm, e))
     if not lm.config.causal:
         return _masked(lm, e, choices)
     return choice_item(e.context[prefix:], choices, prefix)

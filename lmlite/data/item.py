@@ -5,7 +5,7 @@ only, so all choices of all examples of a batch share one pass. Logits are read 
 hangs. A single-token choice adds no input token at all.
 
 Of an encoder-decoder the query is the source, which its encoder reads in a row of its own, and the
-trunk the one token that its decoder starts from.
+trunk what its decoder starts from.
 """
 
 from collections.abc import Sequence

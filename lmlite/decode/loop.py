@@ -6,7 +6,8 @@ V vocabulary.
 A search (`sampling.Sampler`, `beams.Beams`) turns logits into tokens; what it remembers is its
 own. The cache holds each row's prompt in its first T slots, padded on the right, and new tokens in
 the slots after; positions, not slots, tell the model where a token stands. An encoder-decoder reads
-the prompt with its encoder, and its decoder starts from one token.
+the prompt with its encoder, and its decoder starts from one token; where its config forces a first
+token (BART's <s>), that is the one new token it is made to choose, as in `transformers`.
 """
 
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ def _begin(network: Network, room: int, params, search, ids: jax.Array, length: 
     B, T = ids.shape
     cache = empty_cache(config, B, T + room, network.module.dtype)._replace(memory=memory)
     x, cache = _states(network, network.own_prefix(params), params, ids, tokens, cache)
-    logits = network.readout(params, x[jnp.arange(B), length - 1])
+    logits = _forced(config, network.readout(params, x[jnp.arange(B), length - 1]))
     seen = None
     if "repetition_penalty" in search.rule:
         blank = jnp.zeros((B, config.vocab_size), bool)
@@ -84,6 +85,13 @@ def _states(network: Network, prefix, params, ids, tokens, cache) -> tuple[jax.A
     """States [R, T, D] of new tokens after what the cache holds, and the cache with them."""
     tokens = tokens._replace(position=tokens.position + network.ahead(params))
     return network.apply(params, "decode", ids, tokens, cache, prefix)
+
+
+def _forced(config, logits: jax.Array) -> jax.Array:
+    """Logits [B, V] of the first token, which allow none but the one that is forced, if any."""
+    if not config.cross or config.forced_id is None:
+        return logits
+    return jnp.full_like(logits, -jnp.inf).at[:, config.forced_id].set(0.0)
 
 
 def _extended(run: Run, search, logits: jax.Array) -> Run:

@@ -3,6 +3,7 @@
 n requests, C continuations, U reads, M targets a read.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
@@ -33,6 +34,7 @@ def score(lm: LM, requests: Sequence[Request], most: int, context: int) -> list[
     Equal contexts are computed once, and what several begin with too, in trees of at most `most`
     tokens. context: tokens that the model takes, beside learned ones.
     """
+    lm = _as_labels(lm)
     order = sorted(range(len(requests)), key=lambda i: requests[i])
     same = [list(one) for _, one in groupby(order, key=lambda i: requests[i].context)]
     encoded = [
@@ -43,6 +45,13 @@ def score(lm: LM, requests: Sequence[Request], most: int, context: int) -> list[
         for i, (logprob, missed) in zip(one, values.T, strict=True):
             found[i] = float(logprob), bool(missed == 0)
     return found
+
+
+def _as_labels(lm: LM) -> LM:
+    """The model as the harness's own backend scores texts: nothing is forced before them."""
+    if not lm.config.cross:
+        return lm
+    return dataclasses.replace(lm, config=dataclasses.replace(lm.config, forced_id=None))
 
 
 def _values(lm: LM, encoded: Sequence[Encoded], most: int, context: int) -> list[np.ndarray]:

@@ -103,8 +103,9 @@ class EncoderConfig(StackConfig):
 class EncDecConfig(StackConfig):
     """An encoder-decoder: T5, BART. The inherited sizes are the decoder's.
 
-    start_id: the decoder's first input. scaled_head: final states are divided by sqrt(width).
-    head_bias: logits have a bias.
+    start_id: the decoder's first input. forced_id: the token that every text starts with, as the
+    model was trained; generation is made to choose it first. scaled_head: final states are divided
+    by sqrt(width). head_bias: logits have a bias.
     """
 
     reads: ClassVar[str] = "last"
@@ -113,9 +114,15 @@ class EncDecConfig(StackConfig):
     encoder_heads: int = 0
     encoder_hidden: int = 0
     start_id: int = 0
+    forced_id: int | None = None
     scaled_head: bool = False
     head_bias: bool = False
     family: str = "t5"
+
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """What stands before every answer: `start_id` and, if any, `forced_id`."""
+        return (self.start_id,) if self.forced_id is None else (self.start_id, self.forced_id)
 
     @property
     def encoder(self) -> "EncDecConfig":

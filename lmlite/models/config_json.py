@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from lmlite.errors import UserError
-from lmlite.models import rope
+from lmlite.models import checks
 from lmlite.models.config import ModelConfig, StackConfig
 from lmlite.models.families import FAMILIES, Family
 
@@ -16,25 +16,20 @@ _ACTIVATIONS = {  # the first name of each is the one written
     "gelu_new": "gelu_tanh",
     "swish": "silu",
 }
-_OF_ALL = ("bos_token_id", "eos_token_id", "pad_token_id", "quantization_config")  # also of a half
-_ONLY = {  # switches of the families' own code that ours implements one way
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "add_cross_attention": False,
-    "use_bidirectional_attention": False,
-    "partial_rotary_factor": 1.0,
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "normalize_before": False,
-    "add_final_layer_norm": False,
-    "static_position_embeddings": False,
-}
+_OF_ALL = (  # also of a half
+    "architectures",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "quantization_config",
+)
 
 
 def read(raw: dict) -> ModelConfig:
     """The configuration that a parsed config.json describes; `presence` is for the files to tell.
 
-    Raises UserError for an unknown model_type, a missing size or a feature that is not supported.
+    Raises UserError for an unknown model_type, a missing size, a value of a wrong kind or a feature
+    that is not supported.
     """
     if raw.get("model_type") == "gemma3":  # image and text; its text half is a model of its own
         whole = {name: raw[name] for name in _OF_ALL if raw.get(name) is not None}
@@ -43,8 +38,8 @@ def read(raw: dict) -> ModelConfig:
     if name not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise UserError(f"config.json: model_type {name!r} is not known; known: {known}")
-    _refuse(raw)
     family = FAMILIES[name]
+    checks.refuse(raw, family)
     try:
         return family.config(family=name, **_fields(family.defaults | raw, family))
     except KeyError as e:
@@ -83,22 +78,14 @@ def write(config: ModelConfig) -> dict:
     return raw
 
 
-def _refuse(raw):
-    for key, value in _ONLY.items():
-        if raw.get(key) not in (None, value):
-            raise UserError(f"config.json: {key}={raw[key]!r} is not supported, only {value!r}")
-    if raw.get("quantization_config"):
-        method = raw["quantization_config"].get("quant_method")
-        raise UserError(f"config.json: weights quantized by {method!r}; use the unquantized model")
-
-
 def _fields(raw: dict, family: Family) -> dict:
     found = {field: raw[key] for field, key in family.fields.items()}
+    checks.kinds(found, family)
     values = {field: value for field, value in found.items() if value is not None}
     values |= family.derive(raw)
-    eos = raw["eos_token_id"]
-    values["eos_ids"] = () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
+    values["eos_ids"] = checks.token_ids(raw["eos_token_id"], "config.json: eos_token_id")
     if issubclass(family.config, StackConfig):
+        checks.heads(values, family)
         values |= _stack(raw, values)
     if "rope_theta" in raw:
         values |= _read_rope(raw) | _read_window(raw, family)
@@ -131,11 +118,9 @@ def _read_rope(raw: dict) -> dict:
     local = rules.get("sliding_attention") or {}
     base = rule.pop("rope_theta", raw["rope_theta"])
     kind = rule["rope_type"] = rule.pop("type", None) or rule.get("rope_type", "default")
-    if kind not in rope.TYPES:
-        known = ", ".join(rope.TYPES)
-        raise UserError(f"config.json: rope_scaling type {kind!r} is not supported; known: {known}")
     if kind in ("llama3", "yarn"):
         rule.setdefault("original_max_position_embeddings", raw["max_position_embeddings"])
+    checks.rope_rule(rule)
     return {
         "rope_base": float(base),
         "rope_scaling": () if kind == "default" else tuple(sorted(rule.items())),

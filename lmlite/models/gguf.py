@@ -55,7 +55,14 @@ _MODULES = {
     "norm": "output_norm",
     "head": "output",
 }
-_TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>")
+_ENDS = (
+    "<end_of_turn>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+)
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -97,7 +104,7 @@ def _ends(metadata: Mapping[str, Any]) -> list[int] | None:
     """Ids that end a text or, of a chat model, a turn; some files have the latter's token alone."""
     named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
     tokens = list(metadata.get("tokenizer.ggml.tokens", ()))
-    named += [tokens.index(token) for token in _TURN_ENDS if token in tokens]
+    named += [tokens.index(token) for token in _ENDS if token in tokens]
     return list(dict.fromkeys(int(i) for i in named if i is not None)) or None
 
 

@@ -1,28 +1,29 @@
 """Hugging Face model directories: config.json and safetensors, single or sharded, both ways."""
 
 import dataclasses
-import os
 import re
-from functools import partial
 from pathlib import Path
 
+import numpy as np
 from flax.traverse_util import flatten_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from lmlite.errors import UserError
-from lmlite.models import config_json, weights
+from lmlite.models import checks, config_json, tensor_files, weights
 from lmlite.models.build import build
 from lmlite.models.config import ModelConfig
 from lmlite.models.families import FAMILIES
 from lmlite.models.json_file import read_json, write_json
 
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 # One checkpoint is saved with or without the names of the modules around it.
 _AROUND = re.compile(r"^((language_)?model\.|transformer\.|(distilbert|roberta|bert)\.)+")
 _OLD_NORMS = {"gamma": "weight", "beta": "bias"}  # in checkpoints converted from TensorFlow
 _HEADS = ("head/kernel", "head/bias", "masked/bias")
+# Parameter -> the one whose tensor may be stored in its place, where the model has but one of them.
+_TWINS = {
+    "embed/embedding": "head/kernel",
+    "head/bias": "masked/bias",
+    "masked/bias": "head/bias",
+}
 # Buffers that older libraries saved, and the half of Gemma 3 that looks at images.
 _UNUSED = (
     r".*\.rotary_emb\.inv_freq|.*\.attn\.(masked_)?bias|(vision_tower|multi_modal_projector)\..*"
@@ -31,16 +32,49 @@ _UNUSED = (
 
 def read_config(directory: Path) -> ModelConfig:
     """The configuration in `directory`. Raises UserError where it is missing or not understood."""
-    directory = Path(directory)
-    raw = read_json(directory / "config.json")
-    generation = directory / "generation_config.json"
-    if generation.exists() and (eos := read_json(generation).get("eos_token_id")) is not None:
-        raw["eos_token_id"] = eos  # chat models name the end of a turn here alone
-    config = config_json.read(raw)
+    config = config_json.read(_read_told(Path(directory)))
+    stored = {bare_name(name): one for name, one in tensor_files.read(Path(directory)).items()}
     presence = FAMILIES[config.family].presence
-    stored = {bare_name(name) for name in _open(directory)} if presence else ()
     told = [fields for tensor, fields in presence.items() if tensor in stored]
-    return dataclasses.replace(config, **{k: v for fields in told for k, v in fields.items()})
+    config = dataclasses.replace(config, **{k: v for fields in told for k, v in fields.items()})
+    return _untied(config, stored)
+
+
+def _read_told(directory: Path) -> dict:
+    """config.json with what generation_config.json says of how a text starts and ends."""
+    raw, path = read_json(directory / "config.json"), directory / "generation_config.json"
+    if not path.exists():
+        return raw
+    generation = read_json(path)
+    eos = checks.token_ids(generation.get("eos_token_id"), f"{path.name}: eos_token_id")
+    # Chat models name the end of a turn here alone. `transformers` looks nowhere else for a start.
+    ends = {"eos_token_id": [*eos]} if eos else {}
+    start = {"forced_bos_token_id": generation.get("forced_bos_token_id")}
+    raw.pop("force_bos_token_to_be_generated", None)
+    return raw | ends | start
+
+
+def _untied(config: ModelConfig, stored: dict[str, weights.Stored]) -> ModelConfig:
+    """The configuration without its tie where a head is stored that is not the token table.
+
+    `transformers` does the same. stored: tensors by bare name.
+    """
+    if not config.tied or not getattr(config, "masked_head", True):
+        return config
+    names = [f"{_table(config)[module]}.weight" for module in ("embed", "head")]
+    tensors = [stored.get(bare_name(name)) for name in names]
+    if None in tensors or _equal(*tensors):
+        return config
+    if not FAMILIES[config.family].unties:
+        raise UserError(
+            f"tensor {names[1]!r} differs from the token table {names[0]!r}; a {config.family} "
+            "model has one for both: remove the one that is not meant"
+        )
+    return dataclasses.replace(config, tied=False)
+
+
+def _equal(one: weights.Stored, two: weights.Stored) -> bool:
+    return one.shape == two.shape and np.array_equal(one.read(), two.read())
 
 
 def read_params(directory: Path, config: ModelConfig, dtype: str = "float32") -> dict:
@@ -50,13 +84,18 @@ def read_params(directory: Path, config: ModelConfig, dtype: str = "float32") ->
     """
     sizes = weights.shapes(build(config))
     names = tensor_names(config, sizes)
+    stored = tensor_files.read(Path(directory))
     usual = {bare_name(name): name for name in names}
     needless = _needless(config, names)
     found = {
         usual.get(bare_name(name), name): tensor
-        for name, tensor in _open(Path(directory)).items()
+        for name, tensor in stored.items()
         if not needless.fullmatch(bare_name(name))
     }
+    bare = {bare_name(name): tensor for name, tensor in stored.items()}
+    for name, others in _copies(config, names).items():
+        instead = [bare[other] for other in others if other in bare]
+        found |= {name: instead[0]} if instead and name not in found else {}
     return weights.load(found, names, sizes, dtype, _orient(config))
 
 
@@ -69,10 +108,14 @@ def write(directory: Path, config: ModelConfig, params: dict, shard_bytes: int =
     directory = Path(directory)
     raw = config_json.write(config) | {"torch_dtype": str(params["embed"]["embedding"].dtype)}
     directory.mkdir(parents=True, exist_ok=True)
-    old = {*directory.glob("model*.safetensors"), *directory.glob(_INDEX)}
-    new = _write_weights(directory, config, params, shard_bytes)
-    for path in old - new:
-        path.unlink()
+    flat = flatten_dict(params, sep="/")
+    names = tensor_names(config, flat)
+    bytes_of = {name: sum(flat[path].nbytes for path in paths) for name, paths in names.items()}
+
+    def arrays(shard):
+        return weights.store(flat, {name: names[name] for name in shard}, _orient(config))
+
+    tensor_files.write(directory, bytes_of, arrays, shard_bytes)
     write_json(directory / "config.json", raw)
 
 
@@ -94,14 +137,35 @@ def _table(config) -> dict[str, str]:
 def _needless(config, names) -> re.Pattern:
     """Bare names of tensors that are read neither as `names` nor as anything else.
 
-    A head is often stored in each of its forms, tied and not.
+    A head is often stored in each of its forms, tied and not, and older RoBERTa classifiers have
+    the pooler that their head replaces.
     """
-    table = _table(config)
-    heads = [path for path in _HEADS if path in table or path.rpartition("/")[0] in table]
-    copies = weights.group(table, heads).keys() - names.keys()
+    family = FAMILIES[config.family]
+    copies = {*_names(config, _HEADS), *family.copies} - names.keys()
     copied = (re.escape(bare_name(name)) for name in copies)
-    kinds = [_UNUSED, FAMILIES[config.family].unused, *copied]
+    replaced = family.classified if getattr(config, "classified", False) else ()
+    modules = (family.modules[entry] for entry in replaced if entry in family.modules)
+    poolers = (rf"{re.escape(bare_name(name))}\..*" for name in modules)
+    kinds = [_UNUSED, family.unused, *copied, *poolers]
     return re.compile("|".join(kind for kind in kinds if kind))
+
+
+def _names(config, paths) -> list[str]:
+    """Stored names of those of `paths` that the family has."""
+    table = _table(config)
+    known = [path for path in paths if path in table or path.rpartition("/")[0] in table]
+    return list(weights.group(table, known))
+
+
+def _copies(config, names) -> dict[str, list[str]]:
+    """Tensor name -> the bare names that a file may have in its place; of a shared one alone."""
+    read = {path for paths in names.values() for path in paths}
+    out = {}
+    for name, (path, *_) in names.items():
+        twins = [_TWINS[path]] if path in _TWINS and _TWINS[path] not in read else []
+        more = FAMILIES[config.family].copies if path == "embed/embedding" else ()
+        out[name] = [bare_name(other) for other in (*_names(config, twins), *more)]
+    return out
 
 
 def _orient(config):
@@ -119,62 +183,3 @@ def bare_name(name: str) -> str:
     owner, _, leaf = _AROUND.sub("", name).rpartition(".")
     leaf = _OLD_NORMS.get(leaf, leaf)
     return f"{owner}.{leaf}" if owner else leaf
-
-
-def _open(directory: Path) -> dict[str, weights.Stored]:
-    """Every tensor of the directory by name; the files stay open as long as the result lives."""
-    if (directory / _INDEX).exists():
-        files = sorted(set(read_json(directory / _INDEX)["weight_map"].values()))
-    else:
-        files = [_SINGLE]
-    stored = {}
-    for file in files:
-        opened = _open_file(directory / file)
-        for name in opened.keys():
-            shape = tuple(opened.get_slice(name).get_shape())
-            stored[name] = weights.Stored(shape, partial(opened.get_tensor, name))
-    return stored
-
-
-def _open_file(path: Path):
-    try:
-        # Read, not mapped: mapped pages would count as memory next to the arrays made of them.
-        return safe_open(path, framework="numpy", backend="pread")
-    except FileNotFoundError as e:
-        raise UserError(f"{path} does not exist; weights are read from safetensors files") from e
-    except (SafetensorError, OSError) as e:
-        raise UserError(f"{path} is damaged ({e}); fetch it again") from e
-
-
-def _write_weights(directory: Path, config, params, limit: int) -> set[Path]:
-    """Writes the shards and, if there are several, their index; returns the files written."""
-    flat = flatten_dict(params, sep="/")
-    names = tensor_names(config, flat)
-    bytes_of = {name: sum(flat[path].nbytes for path in paths) for name, paths in names.items()}
-    shards = _shards(bytes_of, limit)
-    written, where = set(), {}
-    for i, shard in enumerate(shards):
-        file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else _SINGLE
-        arrays = weights.store(flat, {name: names[name] for name in shard}, _orient(config))
-        draft = directory / (file + ".part")
-        save_file(dict(arrays), draft, metadata={"format": "pt"})
-        os.replace(draft, directory / file)
-        written.add(directory / file)
-        where |= dict.fromkeys(shard, file)
-    if len(shards) > 1:
-        total = {"total_size": sum(bytes_of.values())}
-        write_json(directory / _INDEX, {"metadata": total, "weight_map": where})
-        written.add(directory / _INDEX)
-    return written
-
-
-def _shards(bytes_of: dict[str, int], limit: int) -> list[list[str]]:
-    """Names in order, as many to a shard as fit in `limit` bytes, at least one."""
-    shards, room = [], 0
-    for name, size in bytes_of.items():
-        if size > room or not shards:
-            shards.append([])
-            room = limit
-        shards[-1].append(name)
-        room -= size
-    return shards

@@ -8,13 +8,16 @@ from lmlite.errors import UserError
 
 
 def read_json(path: Path) -> dict:
-    """The object in `path`. Raises UserError where there is no file or no JSON in it."""
+    """The object in `path`. Raises UserError where there is no file or no JSON object in it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise UserError(f"{path} does not exist; is this a Hugging Face model directory?") from e
     except ValueError as e:  # also what is not UTF-8
         raise UserError(f"{path} is not JSON ({e})") from e
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object but {str(content)[:20]!r}; fetch it again")
+    return content
 
 
 def write_json(path: Path, content: dict) -> None:

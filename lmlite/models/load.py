@@ -10,6 +10,7 @@ from lmlite.models.lm import LM
 
 DTYPES = ("float32", "bfloat16", "float16")
 _HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.txt"]
+_HUB_COPIES = ["consolidated*.safetensors"]  # Mistral's own format, beside the one that is read
 
 
 def load(source: str | Path, dtype: str = "float32") -> LM:
@@ -29,7 +30,8 @@ def load(source: str | Path, dtype: str = "float32") -> LM:
         params, text = gguf.read_params(file, config, dtype), gguf_tokenizer.build(file.metadata)
     else:
         config = hf.read_config(path)
-        params, text = hf.read_params(path, config, dtype), tokenizer.from_dir(path)
+        params = hf.read_params(path, config, dtype)
+        text = tokenizer.from_dir(path, config.vocab_size)
         text = text and text.with_ends(config.bos_id, config.eos_ids)
     return LM(build(config, dtype), params, config, text, str(source))
 
@@ -64,7 +66,12 @@ def _from_hub(name: str) -> Path:
     repository, _, revision = name.partition("@")
     try:
         return Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES)
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                allow_patterns=_HUB_FILES,
+                ignore_patterns=_HUB_COPIES,
+            )
         )
     except Exception as e:  # the client's own errors, its HTTP library's and the system's
         why = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__

@@ -12,7 +12,12 @@ import numpy as np
 
 from lmlite.errors import UserError
 
-TYPES = ("default", "linear", "llama3", "yarn")
+TYPES = {  # type -> the numbers that its rule needs
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
 
 
 def frequencies(head_size: int, base: float, scaling: tuple = ()) -> np.ndarray:

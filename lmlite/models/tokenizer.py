@@ -12,6 +12,7 @@ from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lmlite.errors import UserError
+from lmlite.models import tokenizer_config
 from lmlite.models.json_file import read_json, write_json
 
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -124,9 +125,10 @@ class Tokenizer:
         return None if token is None else self.backend.token_to_id(token)
 
 
-def from_dir(directory: Path) -> Tokenizer | None:
+def from_dir(directory: Path, rows: int | None = None) -> Tokenizer | None:
     """The tokenizer of a Hugging Face directory, or None where it has none.
 
+    rows: of the model's token table; tokenizer_config.json may name tokens that are beyond it.
     Reads tokenizer.json or, of older models, GPT-2's and RoBERTa's vocab.json and merges.txt or
     BERT's vocab.txt.
     Raises UserError for a damaged file.
@@ -139,6 +141,8 @@ def from_dir(directory: Path) -> Tokenizer | None:
     backend = _backend(directory, config)
     if backend is None:
         return None
+    tokenizer_config.normalize(backend, config)
+    tokenizer_config.add_tokens(backend, config, rows)
     if isinstance(config.get("chat_template"), list):
         named = {one["name"]: one["template"] for one in config["chat_template"]}
         config["chat_template"] = named.get("default")

@@ -17,6 +17,7 @@ _T5_FIELDS = {
     "relative_distance": "relative_attention_max_distance",
     "norm_eps": "layer_norm_epsilon",
     "start_id": "decoder_start_token_id",
+    "forced_id": "forced_bos_token_id",
     "bos_id": "bos_token_id",
     "pad_id": "pad_token_id",
 }
@@ -33,6 +34,7 @@ _BART_FIELDS = {
     "activation": "activation_function",
     "tied": "tie_word_embeddings",
     "start_id": "decoder_start_token_id",
+    "forced_id": "forced_bos_token_id",
     "bos_id": "bos_token_id",
     "pad_id": "pad_token_id",
 }
@@ -50,6 +52,7 @@ _T5_DEFAULTS = {
     "feed_forward_proj": "relu",
     "tie_word_embeddings": True,
     "decoder_start_token_id": 0,
+    "forced_bos_token_id": None,
     "bos_token_id": None,
     "eos_token_id": 1,
     "pad_token_id": 0,
@@ -59,10 +62,13 @@ _BART_DEFAULTS = {
     "scale_embedding": False,
     "tie_word_embeddings": True,
     "decoder_start_token_id": 2,
+    "forced_bos_token_id": None,
     "bos_token_id": 0,
     "eos_token_id": 2,
     "pad_token_id": 1,
 }
+_OLD_FORCED = "force_bos_token_to_be_generated"  # for forced_bos_token_id=bos_token_id
+_TABLES = tuple(f"{side}coder.embed_tokens.weight" for side in ("en", "de"))
 _T5_MODULES = {
     "embed": "shared",
     "encoder/relative": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
@@ -144,7 +150,8 @@ def _t5_words(config: EncDecConfig) -> dict:
 def _derive_bart(raw: dict) -> dict:
     if not raw["tie_word_embeddings"]:  # its encoder and decoder then have tables of their own
         raise UserError("config.json: tie_word_embeddings=False is not supported for bart models")
-    return {"embed_scale": raw["d_model"] ** 0.5 if raw["scale_embedding"] else 1.0}
+    forced = {"forced_id": raw["bos_token_id"]} if raw.get(_OLD_FORCED) else {}
+    return {"embed_scale": raw["d_model"] ** 0.5 if raw["scale_embedding"] else 1.0} | forced
 
 
 def _bart_words(config: EncDecConfig) -> dict:
@@ -170,7 +177,8 @@ ENCDECS = {
             "layers_{i}/mlp/up": "decoder.block.{i}.layer.2.DenseReluDense.wi",
         },
         presence={"lm_head.weight": {"tied": False}},
-        unused=r"(en|de)coder\.embed_tokens\.weight|.*EncDecAttention\.relative_attention_bias\..*",
+        copies=_TABLES,
+        unused=r".*EncDecAttention\.relative_attention_bias\..*",
     ),
     "bart": Family(
         "BartForConditionalGeneration",
@@ -192,6 +200,7 @@ ENCDECS = {
         words=_bart_words,
         modules=_bart_modules(),
         presence={"final_logits_bias": {"head_bias": True}},
-        unused=r"(en|de)coder\.embed_tokens\.weight",
+        copies=_TABLES,
+        unties=False,
     ),
 }

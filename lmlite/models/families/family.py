@@ -30,7 +30,8 @@ class Family:
     that differ where the MLP has no gate; classified: where there is a classifier of texts;
     input_first: kernels are stored [in, out].
     presence: stored tensor, without the names of the modules around it, -> the fields that its
-    presence sets. unused: regex of such names that are not read.
+    presence sets. unused: regex of such names that are not read. copies: such names that the token
+    table may have instead, or again. unties: whether a model may have a head beside that table.
     local: the layers that `sliding_window` holds for, where `layer_types` is not given.
     """
 
@@ -49,4 +50,6 @@ class Family:
     classified: Mapping[str, str] = field(default_factory=dict)
     presence: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     unused: str = ""
+    copies: tuple[str, ...] = ()
+    unties: bool = True
     local: Callable[[dict], list[int]] = _no_layers
