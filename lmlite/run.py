@@ -76,6 +76,8 @@ class Run:
         self.settings, self.seed, self.gamma = settings, seed, float(settings.focal_gamma)
         self.network = trained_network(lm.network, settings.remat)
         self.train, self.frozen = tree.split(lm.params, labels)
+        if not tree.flatten(self.train):
+            raise UserError("the method trains nothing: no parameter is chosen; name some")
         cut = first_trained_layer(labels, lm.config.layers)
         self.states = states.states(lm, self.frozen, [*items, *dev], cut, meter)
         self.start_layer = 0 if self.states is None else cut

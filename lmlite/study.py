@@ -1,12 +1,14 @@
 """A study: the comparison repeated with more labelled examples, and one table of it all."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from lmlite.compare import compare
 from lmlite.errors import UserError
+from lmlite.ranges import number
 from lmlite.report.across import across
 from lmlite.report.summary import Summary, summarize
 from lmlite.workdir import CONFIG, Records, read_config, write_config, write_text
@@ -25,6 +27,7 @@ def study(config: ConfigDict, workdir: Path) -> None:
     had stay in it. Raises UserError where no point is left with an arm; an arm that fails is told
     of when all points are done.
     """
+    _check(config)
     found: list[tuple[str, Sequence[Summary]]] = []
     failed = []
     for labels, factor, most in config.points:
@@ -48,6 +51,19 @@ def study(config: ConfigDict, workdir: Path) -> None:
         print((workdir / REPORT).read_text())
     if failed:
         raise UserError("; ".join(failed))
+
+
+def _check(config: ConfigDict) -> None:
+    """Before anything runs: points that are some, and names that are known."""
+    if not config.points:
+        raise UserError("points is empty; name at least one (labels, factor, arms kept)")
+    for labels, factor, most in config.points:
+        number("points: labels", labels, 1, kind=Integral)
+        number("points: factor", factor, 0)
+        number("points: arms kept", most, 0, kind=Integral)
+    if unknown := [name for name in config.always if name not in config.arms]:
+        known = ", ".join(config.arms)
+        raise UserError(f"always names {unknown[0]!r}, which is no arm here; known: {known}")
 
 
 def chosen(

@@ -146,8 +146,32 @@ def test_tokens_are_swapped_in_pairs_and_never_all_dropped():
 
 
 def test_a_hook_rewrites_copies(lm):
+    """The texts of the columns, not the template's own words."""
     items = Handling(copies=1, rewrite="string:capwords").items(lm, TASK, EXAMPLES, 0)
-    assert lm.text.decode(items[10].ids).startswith("In: Xyz0w. Out:")
+    assert lm.text.decode(items[10].ids).startswith("In: Xyz0w.\nOut:")
+    pieces = ["a: ", "\nb: ", "\nc:"]
+    assert augment.reworded("a: x\nb: y\nc:", pieces, str.upper) == "a: X\nb: Y\nc:"
+    assert augment.reworded("a: x\nb: \nc:", pieces, str.upper) == "a: X\nb: \nc:"
+    assert augment.reworded("other", pieces, str.upper) == "OTHER"
+
+
+@pytest.mark.parametrize("name", ["builtins:len", "json:loads", "builtins:print"])
+def test_a_hook_that_gives_no_text_is_told_of(lm, name):
+    with pytest.raises(UserError, match=f"rewrite='{name}' (fails at|gives .*not a text)"):
+        Handling(copies=1, rewrite=name).items(lm, TASK, EXAMPLES, 0)
+
+
+def test_the_template_between_two_columns_stays(lm):
+    two = "P: {0}\nQ {0}\nA:".format
+    examples = tuple(
+        dataclasses.replace(e, prompt=f"P: xyz{i}w\nQ uvu{i}\nA:") for i, e in enumerate(EXAMPLES)
+    )
+    task = dataclasses.replace(TASK, train=examples, frame=two)
+    items = Handling(copies=1, token_dropout=0.7, token_swap=0.3).items(lm, task, examples, 0)
+    for item in items[len(examples) :]:
+        text = lm.text.decode(item.ids)
+        assert text.startswith("P: ") and "\nQ " in text and "\nA:" in text
+    assert any(len(i.ids) < len(items[0].ids) for i in items[len(examples) :])
 
 
 def test_focal_loss_is_its_formula():
@@ -173,6 +197,9 @@ def test_an_arm_trains_with_all_of_it(lm):
 
 @pytest.mark.parametrize(("given", "words"), [
     (dict(class_weights="even"), "class_weights='even' is neither 'balanced' nor numbers"),
+    (dict(class_weights="0,0,0"), "class_weights='0,0,0' must be finite, .* not all of them 0"),
+    (dict(class_weights="nan,1,1"), "class_weights='nan,1,1' must be finite"),
+    (dict(class_weights="-1,1,1"), "class_weights='-1,1,1' must be finite, not negative"),
     (dict(sampling="up"), "sampling='up' is unknown; known: over, under"),
     (dict(label_smoothing=1.0), "label_smoothing=1.0 must be at least 0, below 1"),
     (dict(copies=1), "data.copies=1 copies are made where"),
@@ -184,7 +211,10 @@ def test_settings_that_cannot_be(given, words):
 
 
 def test_settings_that_do_not_fit_the_task(lm):
-    with pytest.raises(UserError, match="must be 3 numbers, none negative"):
+    settings = Settings(1, 1, 0, dict(learning_rate=1e-2, warmup=0.0, accumulate=1, clip_norm=1.0))
+    with pytest.raises(UserError, match="class_weights .* nothing with train.batch_size=1"):
+        Tuned(METHODS["lora"](), settings, Handling("balanced"))
+    with pytest.raises(UserError, match="must be 3 numbers, one a class"):
         Handling(class_weights="1,2").items(lm, TASK, EXAMPLES, 0)
     with pytest.raises(UserError, match="need task.choices"):
         Handling(sampling="over").items(lm, dataclasses.replace(TASK, choices=()), EXAMPLES, 0)

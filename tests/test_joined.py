@@ -103,6 +103,15 @@ def test_the_default_arm_trains_both(lm):
     assert all(np.abs(leaf).max() > 0 for leaf in own.values())
 
 
+def test_what_computes_with_one_kernel_or_starts_elsewhere_goes_alone(lm):
+    key, mask = jax.random.key(0), METHODS["sparse_mask"](choose="random", fraction=0.1)
+    for parts in ((METHODS["pissa"](), mask), (mask, METHODS["pissa"]())):
+        with pytest.raises(UserError, match="computes with the kernel of .*; keep one of them"):
+            METHODS["joined"](parts=parts).init(lm, key, 0)
+    with pytest.raises(UserError, match="elsewhere than the pretrained model.*keep one of them"):
+        METHODS["joined"](parts=(METHODS["pissa"](), METHODS["l2_sp"]())).init(lm, key, 0)
+
+
 def test_parts_that_do_not_go_together():
     with pytest.raises(UserError, match="fewer than two methods"):
         METHODS["joined"](parts=(LORA,))

@@ -98,6 +98,11 @@ def test_seeds_rates_ranks_and_schedules_of_lora(lm, task, data):
         ("prompt_tuning", [dict(length=4), dict(length=4)]),
         ("last_layers", [dict(layers=1), dict(layers=1)]),
         ("sparse_mask", [dict(choose="random"), dict(choose="random")]),
+        ("dora", [dict(rank=8), dict(rank=3)]),
+        ("adapter", [dict(width=4), dict(width=2)]),
+        ("prefix_tuning", [dict(length=4), dict(length=4)]),
+        ("ia3", [{}, {}]),
+        ("vera", [dict(rank=4), dict(rank=4)]),
     ],
 )
 def test_other_methods(lm, task, data, method, hyper):
@@ -106,6 +111,19 @@ def test_other_methods(lm, task, data, method, hyper):
     pairs = [(arm(method, epochs=2, **h), seed) for seed, h in enumerate(hyper)]
     assert pairs[0][0].form() == pairs[1][0].form() is not None
     assert_as_alone(lm, task, data, pairs)
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_beside_an_adapter_each_is_fitted_alone(lm, task, data, method):
+    """The leaves of a second adapter have names of their own, which stacking does not know."""
+    first = arm().fit(lm, task, data, 7, arms.Log())
+    adapted = first.adaptation.on(lm)
+    pairs = [(arm(method, epochs=1), 0), (arm(method, epochs=1), 1)]
+    for (one, seed), found in zip(pairs, fitted(adapted, task, data, jobs_of(*pairs)), strict=True):
+        alone = one.fit(adapted, task, data, seed, arms.Log())
+        assert found.cost.together == 1
+        scores, own = (p.predict(task.test, Meter())[""] for p in (found, alone))
+        np.testing.assert_array_equal(scores, own)
 
 
 def test_one_step_scores_the_items_for_all_arms(lm, task, data, monkeypatch):

@@ -549,12 +549,23 @@ def test_prompt_starts():
         ("fish_mask", dict(targets="nothing"), "nothing"),
         ("l2_sp", dict(strength=-1.0), "strength=-1.0"),
         ("layers", dict(layers=(7,)), "layers_7"),
+        ("prompt_tuning", dict(length=41), "length=41 is above the 40 tokens of the vocabulary"),
+        ("encoded_prefix", dict(hidden=0), "hidden=0 must be a whole number of at least 1"),
+        ("lora", dict(alpha=0.0), "alpha=0.0 must be a number of at least"),
+        ("pissa", dict(alpha=-1.0), "alpha=-1.0 must be"),
+        ("lora", dict(alphas=((".*/q", 0.0),)), "alphas: .*/q=0.0 must be"),
     ],
 )
 def test_errors_name_the_field(name, hyper, message):
     with pytest.raises(UserError, match=message) as error:
         attached(name, model(), **hyper)
     assert "\n" not in str(error.value)
+
+
+def test_pairs_may_be_lists():
+    """As a command line writes them."""
+    given = METHODS["lora"](ranks=(["layers_0/attn/q", 4],))
+    assert given.form() and given.size("layers_0/attn/q")[0] == 4 and hash(given)
 
 
 @pytest.mark.parametrize("name", common.methods())

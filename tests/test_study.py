@@ -41,6 +41,23 @@ def test_a_study_without_any_result_says_why(go):
         go("bias", (0,))
 
 
+@pytest.mark.parametrize(
+    ("points", "always", "words"),
+    [
+        ((), (), "points is empty"),
+        (((0, 1.0, 0),), (), "points: labels=0 must be"),
+        (((8, -1.0, 0),), (), "points: factor=-1.0 must be"),
+        (((8, 1.0, 0.5),), (), "points: arms kept=0.5 must be a whole number"),
+        (((8, 1.0, 0), (16, 1.0, 1)), ("ful",), "always names 'ful', which is no arm here"),
+    ],
+)
+def test_points_that_cannot_be(points, always, words, tmp_path):
+    config = compare.get_config(arms="norms")
+    config.points, config.always = points, always
+    with pytest.raises(UserError, match=words):
+        study(config, tmp_path)
+
+
 def test_a_study_is_resumed_with_more_arms_and_seeds(go, tmp_path):
     first, (best,) = go("zero-shot,norms", (0,))
     assert first == ["norms, seed 0", "zero-shot, seed 0"] and best in first

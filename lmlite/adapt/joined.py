@@ -70,6 +70,12 @@ class Joined(Method):
         stands before another on the same module.
         """
         added = [part.init(lm, key, classes) for part in self.parts]
+        moved = set().union(*map(tree.flatten, added)) & set(tree.flatten(lm.params))
+        if self.penalty and moved:
+            raise UserError(
+                f"parts: one starts {min(moved)} elsewhere than the pretrained model, to which the "
+                "penalty would pull it back; keep one of them"
+            )
         for (outer, above), (inner, below) in itertools.combinations(
             zip(self.parts, map(tree.flatten, added), strict=True), 2
         ):
@@ -77,9 +83,10 @@ class Joined(Method):
             if both := sorted(above.keys() & below.keys()):
                 raise UserError(f"parts: {names[0]} and {names[1]} both add {both[0]}; keep one")
             if not outer.outermost and (both := sorted(_modules(above) & _modules(below))):
+                way = f"name {names[1]} first" if inner.outermost else "keep one of them"
                 raise UserError(
                     f"parts: {names[0]} computes with the kernel of {both[0]}, which {names[1]} "
-                    f"changes; name {names[1]} first"
+                    f"changes; {way}"
                 )
         return tree.merge(*added)
 

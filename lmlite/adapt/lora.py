@@ -4,6 +4,7 @@ I inputs, O outputs, R rank.
 """
 
 import dataclasses
+import math
 import re
 from numbers import Real
 
@@ -16,6 +17,8 @@ from lmlite.adapt.method import Method, fold, owners
 from lmlite.errors import UserError
 from lmlite.models.layers import matmul, uniform_fan_in
 from lmlite.ranges import BELOW_ONE, number
+
+_LEAST = math.nextafter(0, 1)  # an alpha of 0 would train nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class LoRA(Method):
 
     def __post_init__(self):
         number("dropout", self.dropout, 0, BELOW_ONE)
+        number("alpha", self.alpha, _LEAST)
         for name in ("ranks", "alphas"):
             for pair in getattr(self, name):
                 if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -45,6 +49,9 @@ class LoRA(Method):
                 if not isinstance(pair[1], Real):
                     raise UserError(f"{name}: {pair[1]!r} of {pair[0]!r} is no number")
                 check_regex(name, pair[0])
+            object.__setattr__(self, name, tuple(map(tuple, getattr(self, name))))
+        for pattern, alpha in self.alphas:
+            number(f"alphas: {pattern}", alpha, _LEAST)
         for rank in (self.rank, *dict(self.ranks).values()):
             if rank < 1:
                 raise UserError(f"rank={rank} is below 1; to leave a layer out, change targets")

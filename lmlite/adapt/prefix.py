@@ -4,6 +4,7 @@ P virtual tokens, L layers, K key/value heads, H head size, D = K * H, E width o
 """
 
 import dataclasses
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from lmlite.models.attention import Prefix
 from lmlite.models.layers import uniform_fan_in
 from lmlite.models.network import Network
 from lmlite.models.virtual import Virtual
+from lmlite.ranges import number
 from lmlite.runtime import fold_name
 
 _prefill = jax.jit(Network.prefill, static_argnums=0)
@@ -85,6 +87,9 @@ class EncodedPrefix(Method):
     foldable = False
     length: int = 20
     hidden: int = 512
+
+    def __post_init__(self):
+        number("hidden", self.hidden, 1, kind=Integral)
 
     def rules(self, lm):
         return (("embed/prefix/.*", "prefix"), (".*", tree.FROZEN))

@@ -21,6 +21,11 @@ STARTS = ("random", "vocabulary", "text")
 def starting_ids(lm: LM, key: jax.Array, start: str, text: str, length: int) -> jax.Array:
     """int32[P]: distinct ids drawn from the vocabulary, or those of `text` repeated or cut to P."""
     if start == "vocabulary":
+        if length > lm.config.vocab_size:
+            raise UserError(
+                f"length={length} is above the {lm.config.vocab_size} tokens of the vocabulary, of "
+                "which start='vocabulary' draws each once; lower it, or take start='random'"
+            )
         return jax.random.permutation(key, lm.config.vocab_size)[:length]
     ids = lm.text.encode_batch([text])[0]
     if not ids:

@@ -4,12 +4,13 @@ C choices.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from lmlite.arms.items import encode_examples, scored_items, training_items
-from lmlite.data.augment import hook, inner, perturbed
+from lmlite.data.augment import hook, inner, perturbed, reworded
 from lmlite.data.balance import SAMPLINGS, balanced_weights, resampled
 from lmlite.data.item import Item
 from lmlite.data.task import Example, Task
@@ -27,8 +28,9 @@ class Handling:
     'over' or 'under', as many of each class. label_smoothing: the part of the answer's weight that
     is spread over all choices (Szegedy et al. 2016, arXiv:1512.00567, section 7). copies: further
     copies of each example, in whose prompts tokens are dropped or adjacent ones swapped with the
-    probabilities token_dropout and token_swap; the template's own tokens and the answer stay.
-    rewrite: 'module:function', what makes another text of a copy's prompt first.
+    probabilities token_dropout and token_swap; the template's own tokens and the answer stay (and,
+    of a template with several columns, their like within the text). rewrite: 'module:function',
+    what makes another text of each column of a copy first.
     """
 
     class_weights: str = ""
@@ -67,14 +69,18 @@ class Handling:
 
     def _copied(self, lm, task, examples, seed: int, copy: int) -> list[Encoded]:
         if self.rewrite:
-            other = hook(self.rewrite)
-            examples = [dataclasses.replace(e, prompt=other(e.prompt)) for e in examples]
-        empty = prompt(lm, task, (), task.content_free[-1]).rstrip()  # filled in with ''
-        fixed = lm.text.encode(empty, special=not task.chat)
+            other, pieces = hook(self.rewrite), task.frame("\0").split("\0")
+            examples = [
+                dataclasses.replace(e, prompt=reworded(e.prompt, pieces, other)) for e in examples
+            ]
+        empty, *filled = (_framed(lm, task, text) for text in ("", "a", "1"))
+        several = task.frame("\0").count("\0") > 1
+        own = {*empty} | ({*filled[0]} & {*filled[1]}) if several else set()
         out = []
         for i, one in enumerate(encode_examples(lm, task, examples)):
-            draw, where = np.random.default_rng([seed, copy, i]), inner(one.context, fixed)
-            ids = perturbed(one.context[where], self.token_dropout, self.token_swap, draw)
+            draw, where = np.random.default_rng([seed, copy, i]), inner(one.context, empty)
+            rates = self.token_dropout, self.token_swap
+            ids = perturbed(one.context[where], *rates, draw, own)
             context = [*one.context[: where.start], *ids, *one.context[where.stop :]]
             out.append(one._replace(context=context))
         return out
@@ -105,21 +111,31 @@ class Handling:
         return tuple(weight * share for share in shares)
 
 
+def _framed(lm: LM, task: Task, text: str) -> list[int]:
+    """The template filled in with one text."""
+    return lm.text.encode(prompt(lm, task, (), task.frame(text)).rstrip(), special=not task.chat)
+
+
 def _numbers(weights: str) -> tuple[float, ...]:
     """The numbers of '1,2.5'; none of '' and 'balanced'."""
     if weights in ("", "balanced"):
         return ()
     try:
-        return tuple(float(number) for number in weights.strip("()").split(","))
+        found = tuple(float(number) for number in weights.strip("()").split(","))
     except ValueError as error:
         raise UserError(
             f"data.class_weights={weights!r} is neither 'balanced' nor numbers like '1,2.5'"
         ) from error
+    if not all(0 <= number < math.inf for number in found) or not any(found):
+        raise UserError(
+            f"data.class_weights={weights!r} must be finite, not negative, and not all of them 0"
+        )
+    return found
 
 
 def _check_classes(task: Task, given: tuple[float, ...]) -> None:
     classes = len(task.choices)
     if not classes:
         raise UserError("data.class_weights, sampling and label_smoothing need task.choices")
-    if given and (len(given) != classes or min(given) < 0):
-        raise UserError(f"data.class_weights={given} must be {classes} numbers, none negative")
+    if given and len(given) != classes:
+        raise UserError(f"data.class_weights={given} must be {classes} numbers, one a class")

@@ -43,7 +43,8 @@ def fit_together(
 
     The jobs' arms have one `form`. A cost is the job's equal share of what all took (its `together`
     says of how many). Arms whose own weights outweigh the shared ones, as in full tuning, are
-    fitted in turn: no product would be shared. So are arms that find no memory together. Predictors
+    fitted in turn: no product would be shared. So are arms that find no memory together, and those
+    of a base with an adapter, whose leaves have other names beside it. Predictors
     are made one at a time: each may be a whole model. The first that scores examples has them
     scored for all, each by what it learned; the others, asked the same, have their share of the
     cost (`CommonScores`). Texts are written by each alone.
@@ -107,7 +108,7 @@ def _fit(pairs: Sequence[tuple[Fit, _Ready]], lm: LM, meter: Meter):
     """What each has learned or why nothing, and the scores of those that have; None where they
     are better fitted in turn.
     """
-    if len(pairs) < 2 or not _light([ready.run for _, ready in pairs]):
+    if len(pairs) < 2 or lm.hooks or not _light([ready.run for _, ready in pairs]):
         return None
     methods = [job.arm.method for job, _ in pairs]
     first = pairs[0][1]

@@ -56,6 +56,11 @@ class Tuned:
 
     def __post_init__(self):
         check(self.readings)
+        if self.handling.class_weights and self.settings.batch_size == 1:
+            raise UserError(
+                "data.class_weights weigh the examples of a batch against each other, and do "
+                "nothing with train.batch_size=1; raise it, or take data.sampling"
+            )
 
     def runs(self, seeds, draws):
         """One run a seed: initialisation and the order of the examples are random."""
