@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -86,6 +87,8 @@ class Answers:
     def _index(self, path: Path) -> tuple[list[str], list[Meter]]:
         """The keys of a file in their order, and what each answer had cost."""
         arrays = self._read(path)
+        if _COSTS not in arrays:
+            raise UserError(f"{path} cannot be read (it holds no {_COSTS}); delete it")
         costs = [Meter(*map(float, row)) for row in arrays[_COSTS]]
         return [key for key in arrays if key != _COSTS], costs
 
@@ -94,7 +97,7 @@ class Answers:
             try:
                 with np.load(path) as file:
                     self._open = path, dict(file)
-            except (OSError, ValueError, EOFError) as error:
+            except (OSError, ValueError, EOFError, BadZipFile) as error:
                 raise UserError(f"{path} cannot be read ({error}); delete it") from error
         return self._open[1]
 

@@ -5,14 +5,17 @@ n examples, C choices.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from lmlite.arms import Predictor
 from lmlite.data.task import Example, Task
+from lmlite.errors import UserError
 from lmlite.icl.write import compared, voted
 from lmlite.metrics.code import passed
-from lmlite.metrics.measures import Answers, Choices, Likelihoods, Measure, Texts, named
+from lmlite.metrics.kinds import Answers, Choices, Likelihoods, Texts
+from lmlite.metrics.measures import Measure, named
 from lmlite.runtime import Meter, PeakMemory
 
 Rows = list[dict]
@@ -38,7 +41,7 @@ def evaluate(
     prediction its own (`word`).
     """
     meter, start = Meter(), time.perf_counter()
-    readings = _answers(predictor, task, examples, meter)
+    readings = _answers(predictor, task, examples, meter, identity["seed"])
     seconds = time.perf_counter() - start + meter.owed - meter.compile_seconds
     common = _costs(predictor, task, len(examples), seconds, meter) | {"peak_bytes": memory.read()}
     if predictor.words:
@@ -80,18 +83,23 @@ def _costs(predictor, task: Task, n: int, seconds: float, meter: Meter) -> dict:
     }
 
 
-def _answers(predictor, task: Task, examples, meter: Meter) -> Mapping[str, Answers]:
+def _answers(predictor, task: Task, examples, meter: Meter, seed: int) -> Mapping[str, Answers]:
     """What the arm answers, under each of its readings."""
     if task.kind is Texts:
-        return {"": _written(predictor, task, examples, meter)}
+        return {"": _written(predictor, task, examples, meter, seed)}
     readings = predictor.predict(examples, meter)
+    if not all(np.isfinite(s).all() for scores in readings.values() for s in scores):
+        raise UserError(
+            "its scores are not finite: the model's numbers overflow, or its weights are damaged; "
+            "try dtype=float32"
+        )
     if task.kind is Likelihoods:
-        texts = [e.target for e in examples]
-        return {"": Likelihoods(np.array([float(s[0]) for s in readings[""]]), texts)}
+        spaces = [len(text.encode()) for text in predictor.spaces(examples)]
+        logprobs = np.array([float(s[0]) for s in readings[""]])
+        return {"": Likelihoods(logprobs, [e.target for e in examples], spaces)}
     targets = np.array([e.target for e in examples])
     texts = [predictor.words or e.choices for e in examples]
-    headed = getattr(predictor, "lm", None) and predictor.lm.head is not None
-    plain = {} if headed else {"": texts}  # elsewhere scores are no log-probabilities of texts
+    plain = {"": texts} if predictor.of_texts else {}
     return {
         name: Choices(
             np.array([int(np.argmax(s)) for s in scores]), targets, scores, plain.get(name, ())
@@ -100,8 +108,8 @@ def _answers(predictor, task: Task, examples, meter: Meter) -> Mapping[str, Answ
     }
 
 
-def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter) -> Texts:
-    samples = predictor.write(examples, meter)
+def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter, seed: int) -> Texts:
+    samples = predictor.write(examples, meter, seed)
     targets = [e.target for e in examples]
     if any(name.startswith("pass@") for name in task.metrics):
         programs = [
@@ -111,7 +119,8 @@ def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter) -
         verdicts = [passed(one) for one in programs]
         return Texts([texts[0] for texts in samples], targets, verdicts)
     answers = [voted(texts, task.generation) for texts in samples]
-    return Texts(answers, [compared(target, task.generation) for target in targets])
+    form = partial(compared, generation=task.generation)
+    return Texts(answers, targets, further=[e.further for e in examples], form=form)
 
 
 def _predictions(

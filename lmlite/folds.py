@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmlite.arms import Labelled
-from lmlite.arms.in_context import AS_TASK
+from lmlite.arms import Arm, Labelled
+from lmlite.arms.in_context import AS_TASK, InContext
 from lmlite.compare import Comparison
 from lmlite.data.fingerprint import fingerprint
 from lmlite.data.splits import held_out, position, sample
@@ -39,10 +39,10 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
     if config.save:
         raise UserError(f"save=true: folds={config.folds} leave no one model; set folds=0")
     todo = list(jobs(config))
-    if shown := [job.name for job in todo if getattr(job.arm, "shots", 0) == AS_TASK]:
+    if shown := [job.name for job in todo if _of_all_rows(job.arm)]:
         raise UserError(
             f"folds={config.folds}: arm {shown[0]} may show what is held out; give it a number of "
-            "shots"
+            "shots, drawn from the labelled examples"
         )
     task = load_task(config.task)
     examples = sample(task.train, config.examples, config.seed)
@@ -103,6 +103,11 @@ def _rest(examples: Sequence[Example], held: Sequence[Example], fraction: float)
     return Labelled(*held_out([e for e in examples if e.id not in out], fraction))
 
 
+def _of_all_rows(arm: Arm) -> bool:
+    """Whether a prompt's demonstrations may be others than the labelled examples."""
+    return isinstance(arm, InContext) and (arm.shots == AS_TASK or arm.choose == "first")
+
+
 def summarised(rows: Sequence[dict], predictions: Sequence[dict]) -> list[dict]:
     """One dict an arm: the task's first metric over all n examples with its interval, and by fold.
 
@@ -123,7 +128,8 @@ def summarised(rows: Sequence[dict], predictions: Sequence[dict]) -> list[dict]:
         for one in predictions:
             if one["arm"] == arm:
                 items.setdefault(one["seed"], {})[one["id"]] = _number(one["value"])
-        found = interval(np.array([[one[i] for i in sorted(one)] for one in items.values()]))
+        counted = np.array([[one[i] for i in sorted(one)] for one in items.values()])
+        found = interval(counted, MEASURES[metric].share)
         if np.isnan(found.value):
             found = found._replace(value=float(np.mean(values)))
         sd = float(np.std(values, ddof=1))

@@ -1,6 +1,7 @@
 """An evaluation that was stopped goes on from its answers, and ends as one that never was."""
 
 import dataclasses
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_what_is_missing_is_computed_and_nothing_else(lm, counted, tmp_path, kin
     if kind == "sampled":  # batch by batch, what one call for all prompts draws
         texts = [text for text in predictor.prompts(task.test) for _ in range(2)]
         drawn = lm.generate(texts, max_new_tokens=2, temperature=1.0)
-        assert predictor.write(task.test, Meter()) == [drawn[i : i + 2] for i in range(0, 92, 2)]
+        assert predictor.write(task.test, Meter(), 0) == [drawn[i : i + 2] for i in range(0, 92, 2)]
     plain = evaluate(predictor, task, task.test, IDENTITY, PeakMemory())
     assert plain[1] == predictions  # as without keeping anything
 
@@ -150,9 +151,12 @@ def test_portions_and_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(answers, "PORTION_SECONDS", 0.0)
     kept.of([np.arange(3)], lambda: np.ones(1), Meter())
     (file,) = tmp_path.iterdir()
-    file.write_bytes(b"damaged")
-    with pytest.raises(UserError, match=f"{file.name} cannot be read .*delete it"):
-        Answers(tmp_path)
+    whole, out = file.read_bytes(), io.BytesIO()
+    np.savez(out, a=np.ones(1))  # of another program
+    for damaged in (b"damaged", whole[: len(whole) // 2], out.getvalue()):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=f"{file.name} cannot be read .*delete it"):
+            Answers(tmp_path)
 
 
 def test_a_comparison_goes_on_within_a_job(counted, tmp_path):

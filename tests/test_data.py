@@ -430,7 +430,7 @@ def test_splits_of_the_source(config, tmp_path):
     [
         (dict(template="{txt}"), "task.template: there is no column 'txt'; .*'text' of n, text"),
         (dict(template="{text"), "task.template='{text' cannot be filled in"),
-        (dict(template="{text.x}"), "task.template='{text.x}' cannot be filled in"),
+        (dict(template="{text.x}"), "task.template: there is no 'text.x' in the row"),
         (dict(label="verdicts"), "task.label: there is no column 'verdicts'; .* 'verdict'"),
         (dict(group="movie"), "task.group: there is no column 'movie'"),
         (dict(id="m"), "task.id: there is no column 'm'"),
@@ -440,7 +440,7 @@ def test_splits_of_the_source(config, tmp_path):
         (dict(choices_columns=("text", "film")), "both given; set one to"),
         (dict(labels=(0, 1)), "label 'bad' of row r0 .* 0, 1; add it"),
         (dict(choices=("x", "x")), "task.choices=.* all different"),
-        (dict(split=(("train", 0.7), ("test", 0.3))), "task.split names train, test"),
+        (dict(split=(("train", 0.7), ("dev", 0.3))), "task.split names train, dev; .* and test"),
         (dict(split=(("train", 0.7), ("dev", 0.0), ("test", 0.3))), "positive fractions"),
         (dict(split=(("train", 0.7), ("dev", 0.1), ("test", 0.3))), "sum to 1"),
         (dict(split=(("train", "a"), ("dev", "b"), ("test", "c"))), "does not fit task.source"),
@@ -464,6 +464,60 @@ def test_empty_cells_are_refused(config, tmp_path, column, empty):
     if column == "verdict":
         left_out = load_task(changed(config, ignore_labels=(str(empty),)))
         assert len(everything(left_out)) == len(FILMS) - 1
+
+
+def test_empty_texts_are_refused_as_choices_and_answers(config, tmp_path):
+    """A choice of nothing would be scored as what stands before it; a column may be empty."""
+    write(tmp_path / "all.jsonl", [*FILMS[:-1], FILMS[-1] | {"text": ""}])
+    assert any(e.prompt == config.template.format(text="") for e in everything(load_task(config)))
+    write(tmp_path / "all.jsonl", [*FILMS[:-1], FILMS[-1] | {"verdict": " "}])
+    with pytest.raises(UserError, match="task.label: column 'verdict' is empty .*fill it"):
+        load_task(changed(config, labels=(), choices=()))
+    rows = [{"q": f"q{i}", "a": "x", "b": "y" if i else "", "right": i % 2} for i in range(30)]
+    write(tmp_path / "all.jsonl", rows)
+    own = dict(template="{q}", choices_columns=("a", "b"), choices=(), labels=(), label="right")
+    with pytest.raises(UserError, match="task.choices_columns: column 'b' is empty"):
+        load_task(changed(config, **own, id="q", group=""))
+
+
+def test_places_in_a_column(config, tmp_path):
+    """SQuAD's form, in which every answer of the list is right."""
+    rows = [
+        {"q": {"text": f"q{i}?"}, "answers": {"text": [f"a{i}", "b", "b"], "at": [0, 1, 1]}}
+        for i in range(30)
+    ]
+    write(tmp_path / "all.jsonl", rows)
+    own = dict(choices=(), labels=(), id="", group="", template="{q[text]}")
+    squad = changed(config, **own, label="answers[text]")
+    examples = everything(load_task(squad))
+    assert all(e.further == ("b",) and e.target == "a" + e.prompt[1:-1] for e in examples)
+    with pytest.raises(UserError, match="task.label: there is no 'answers.words.' in the row"):
+        load_task(changed(squad, label="answers[words]"))
+    for wrong, told in ({"text": None}, "column 'q.text.' is empty"), ({}, "no 'q.text.' in"):
+        write(tmp_path / "all.jsonl", [*rows[:-1], rows[-1] | {"q": wrong}])
+        with pytest.raises(UserError, match=told):
+            load_task(squad)
+    write(tmp_path / "all.jsonl", [*rows[:-1], rows[-1] | {"answers": {"text": []}}])
+    with pytest.raises(UserError, match="task.label: column 'answers.text.' is empty"):
+        load_task(squad)
+
+
+def test_no_development_split_is_needed(config, tmp_path):
+    halves = load_task(changed(config, split=(("train", 0.5), ("test", 0.5))))
+    assert halves.train and halves.test and halves.dev == ()
+    none = (("train", 0.5), ("dev", 1e-9), ("test", 0.5 - 1e-9))  # as hashes of a few rows fall
+    assert load_task(changed(config, split=none)).dev == ()
+
+
+@pytest.mark.parametrize(
+    "line", ['{"text": "\\ud83d", "n": 1}', "[" * 100_000, '{"n": ' + "1" * 5000 + "}"]
+)
+def test_json_that_is_no_text(line, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "\\ud83d\\ude00", "n": 1}\n' + line + "\n")
+    with pytest.raises(UserError, match="a.jsonl:2: not JSON") as error:
+        sources.read(f"jsonl:{path}")
+    assert "\n" not in str(error.value)
 
 
 def test_rows_that_ask_the_same_are_in_one_split(config, tmp_path):

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tiny_lm import tiny_lm
 
 from configs import common
+from lmlite.arms import Labelled, Log
+from lmlite.arms.in_context import InContext
 from lmlite.config import override
 from lmlite.data.harness import load_yaml_task
 from lmlite.data.task import Example, Task
@@ -17,7 +20,8 @@ from lmlite.data.tasks import load_task
 from lmlite.errors import UserError
 from lmlite.icl.prompts import delimiter, prompt
 from lmlite.icl.write import compared, extracted, voted
-from lmlite.metrics.measures import MEASURES, Choices
+from lmlite.metrics.kinds import Choices, Texts
+from lmlite.metrics.measures import MEASURES
 
 FRACTIONS = (("train", 0.6), ("dev", 0.1), ("test", 0.3))
 WORDS = ("red", "green", "blue")
@@ -291,7 +295,8 @@ def test_answers_are_found_and_compared_as_by_lm_eval(tmp_path, monkeypatch):
     ):
         (strict,) = theirs._filters[0].filters[0]().apply([[said]], [doc])
         right = theirs.process_results(doc, [strict[0]])["exact_match"]
-        ours = voted([said], task.generation) == compared(example.target, task.generation)
+        found = compared(voted([said], task.generation), task.generation)
+        ours = found == compared(example.target, task.generation)
         assert ours == bool(right), said
         verdicts.append(ours)
     assert verdicts == [True, True, False, False, False, False]
@@ -303,6 +308,38 @@ def test_the_demonstrations_that_a_file_asks_for(tmp_path):
     assert (task.shots, task.choose) == (2, "first")
     task = load_yaml_task(str(write(tmp_path, asked | {"fewshot_config": {}})), FRACTIONS)
     assert (task.shots, task.choose) == (2, "random")
+
+
+def test_demonstrations_of_a_split_of_their_own(tmp_path, monkeypatch):
+    """Beside a training split, which tuning learns from: `fewshot_split` is what lm_eval shows."""
+    path = write(tmp_path, BASE | FIXED | {"num_fewshot": 2, "fewshot_split": "few"})
+    fields = yaml.safe_load(path.read_text())
+    fields["dataset_kwargs"]["data_files"]["few"] = "data/few.json"
+    write_rows(tmp_path / "data/few.json", rows(4, 60), "json")
+    path.write_text(yaml.safe_dump(fields))
+    task, theirs = load_yaml_task(str(path), FRACTIONS), theirs_of(path, monkeypatch)
+    assert [e.id for e in task.train] == [f"train-{i}" for i in range(9)]
+    assert [e.id for e in task.shown] == [f"few-{i}" for i in range(4)]
+    lm, data = tiny_lm(layers=1), Labelled(task.train, ())
+    predictor = InContext(-1, readings=()).fit(lm, task, data, 0, Log())
+    wanted = theirs.fewshot_context(theirs.eval_docs[0], 2)
+    assert predictor.prompts(task.test[:1]) == [wanted] and predictor.cost.examples == 2
+    drawn = dataclasses.replace(task, choose="random")
+    shown = InContext(-1, readings=()).fit(lm, drawn, data, 0, Log()).prompts.demonstrations
+    assert {e.id for e in shown} < {e.id for e in task.shown}
+
+
+def test_any_of_several_right_answers(tmp_path, monkeypatch):
+    path = write(tmp_path, BASE | CASES["generate"] | dict(doc_to_target="options"))
+    task, theirs = load_yaml_task(str(path), FRACTIONS), theirs_of(path, monkeypatch)
+    measure = MEASURES["exact_match"]
+    assert task.metrics == ("exact_match",)
+    for example, doc in zip(task.test, theirs.eval_docs, strict=True):
+        assert prompt(None, task, task.train[:1], example.prompt) == theirs.fewshot_context(doc, 1)
+        for said in (*doc["options"], "none", ""):
+            (right,) = theirs.process_results(doc, [said]).values()
+            answers = Texts([said], [example.target], further=[example.further])
+            assert measure.value(answers) == right
 
 
 def test_splits_that_a_file_does_not_name(tmp_path):
@@ -389,7 +426,9 @@ def test_a_regex_finds_what_lm_eval_finds(pattern, said, select, tmp_path):
     fields = BASE | CASES["generate"] | dict(filter_list=[dict(name="a", filter=[step])])
     task = load_yaml_task(str(write(tmp_path, fields)), FRACTIONS)
     theirs = extraction.RegexFilter(pattern, select).apply([[said]], [{}])[0][0]
-    assert extracted(said, task.generation.extract) == theirs.replace("[invalid]", "")
+    assert voted([said], task.generation) == theirs
+    found = extracted(said, task.generation.extract)
+    assert found == (None if theirs == "[invalid]" else theirs)
 
 
 FIXED = CASES["the text a column"]
@@ -439,9 +478,17 @@ BAD = {
         dict(dataset_path="data", dataset_kwargs=None, dataset_name="b"),
         "dataset_name='b' of local data is not read",
     ),
-    "fallback": (
-        WRITTEN | dict(filter_list=[{"filter": [{"function": "regex", "fallback": "A"}]}]),
-        "filter_list: fallback of regex is not supported",
+    "option of a filter": (
+        WRITTEN | dict(filter_list=[{"filter": [{"function": "regex", "flags": "A"}]}]),
+        "filter_list: flags of regex is not supported",
+    ),
+    "several answers, other metrics": (
+        WRITTEN | dict(doc_to_target="options", metric_list=[{"metric": "bleu"}]),
+        "'bleu' of rows with several right answers .* set task.metrics",
+    ),
+    "several texts to score": (
+        dict(output_type="loglikelihood", doc_to_target="options", doc_to_choice=None),
+        "is several texts, and one is to be scored",
     ),
     "samples": (dict(fewshot_config={"samples": [{}]}), "fewshot_config.samples is not supported"),
     "field of shots": (dict(fewshot_config={"sampelr": "a"}), "fewshot_config.sampelr is not"),
@@ -559,7 +606,8 @@ def test_white_space_counts_as_in_lm_eval(strip, tmp_path, monkeypatch):
             result = filtered if isinstance(filtered, str) else filtered[0]
             wanted = theirs.process_results(doc, [result])["exact_match"]
             target = compared(example.target, task.generation)
-            assert (voted([said], task.generation) == target) == bool(wanted)
+            found = compared(voted([said], task.generation), task.generation)
+            assert (found == target) == bool(wanted)
             verdicts.add(bool(wanted))
     assert verdicts == {True, False}
 
@@ -595,7 +643,8 @@ def test_equal_rows_are_in_one_split(tmp_path):
 
 
 def test_perplexity_is_lm_evals(tmp_path):
-    from lmlite.metrics.measures import Likelihoods, named
+    from lmlite.metrics.kinds import Likelihoods
+    from lmlite.metrics.measures import named
 
     found = named(("perplexity",), Likelihoods)["perplexity"].value(
         Likelihoods(np.array([-1.0, -3.0]), ["a", "b"])

@@ -74,6 +74,9 @@ def test_prompts_are_scored_as_they_stand(lm, choose):
     assert texts[0] == "".join(map(shown, demonstrations)) + TEST[0].prompt
     if choose == "first":
         assert demonstrations == POOL[:3]
+        data = Labelled(POOL[5:9], ())  # of all rows, whichever are labelled
+        other = InContext(3, readings=(), choose="first").fit(lm, TASK, data, 0, Log())
+        assert other.prompts.demonstrations == POOL[:3]
     assert predictor.cost.examples == 3
 
 
@@ -182,7 +185,7 @@ def test_answers_are_written_after_the_whole_prompt(lm):
     task = Task("t", (), asked, (), asked, generation=generation, target_delimiter="")
     predictor = InContext(0, readings=()).fit(lm, task, Labelled(asked, ()), 0, Log())
     whole = lm.generate([e.prompt for e in asked], max_new_tokens=3, stop=("#",))
-    assert predictor.write(asked, Meter()) == [[text] for text in whole]
+    assert predictor.write(asked, Meter(), 0) == [[text] for text in whole]
     for e, own in zip(asked, encode_examples(lm, task, asked), strict=True):
         assert own.context == lm.text.encode(e.prompt)
         assert own.context + own.choices[0] == lm.text.encode(e.prompt + "so")
@@ -262,12 +265,13 @@ def test_answers_are_written_behind_prefilled_demonstrations(lm):
     assert len(predictor.prefix_ids) > 10
     asked = pool[6:]
     whole = lm.generate(predictor.prompts(asked), max_new_tokens=6, stop=("\n",))
-    assert predictor.write(asked, Meter()) == [[text] for text in whole]
+    assert predictor.write(asked, Meter(), 0) == [[text] for text in whole]
     longer = InContext(4, readings=()).fit(lm, task, Labelled(pool[:6], ()), 1, Log())
     meter = Meter()
     assert len(longer.prefix_ids) > len(predictor.prefix_ids)
     whole = lm.generate(longer.prompts(asked), max_new_tokens=6, stop=("\n",))
-    assert longer.write(asked, meter) == [[text] for text in whole] and meter.compile_seconds == 0
+    assert longer.write(asked, meter, 0) == [[text] for text in whole]
+    assert meter.compile_seconds == 0
 
 
 def test_written_answers_need_room_after_the_demonstrations(lm):
@@ -277,7 +281,7 @@ def test_written_answers_need_room_after_the_demonstrations(lm):
     before = len(predictor.prefix_ids)
     told = rf"{before} of them before.*max_new_tokens=1000 .*context of 1024; use fewer"
     with pytest.raises(UserError, match=told):
-        predictor.write(pool[6:], Meter())
+        predictor.write(pool[6:], Meter(), 0)
 
 
 def test_votes_and_extraction():
@@ -286,7 +290,7 @@ def test_votes_and_extraction():
     assert write.voted(["none", "nor"], digit) == ""
     assert write.extracted("a 1 b 2", r"(\d)") == "2"
     commas = Generation(ignore=(",",), ignore_case=True)
-    assert write.voted(["1,000 A", "1000 a", "7", "7"], commas) == "1000 a"  # two votes, and first
+    assert write.voted(["1,000 A", "1000 a", "7", "7"], commas) == "1,000 A"  # two votes, and first
     with pytest.raises(UserError, match="generation.extract='x' is no regex with a group"):
         write.extracted("x", "x")
 
@@ -294,7 +298,7 @@ def test_votes_and_extraction():
 def test_samples_need_a_temperature(lm):
     task = dataclasses.replace(TASK, generation=Generation(4, samples=3))
     with pytest.raises(UserError, match="generation.samples=3 texts would be the same"):
-        fitted(lm, task).write(TEST, Meter())
+        fitted(lm, task).write(TEST, Meter(), 0)
 
 
 def test_variance_components_by_simulation():

@@ -10,7 +10,8 @@ from sklearn import metrics as sk
 
 from lmlite.errors import UserError
 from lmlite.metrics import classes, code, mcnemar, text
-from lmlite.metrics.measures import MEASURES, Choices, Likelihoods, Texts, named
+from lmlite.metrics.kinds import Choices, Likelihoods, Texts
+from lmlite.metrics.measures import MEASURES, named
 
 RANDOM = np.random.default_rng(0)
 CASES = {
@@ -148,9 +149,33 @@ def test_likelihoods_by_hand_and_bits_per_byte_as_a_mean_of_items():
     answers = Likelihoods(logprobs, texts)
     bits = 8 / math.log(2) / 7
     assert MEASURES["bits_per_byte"].value(answers) == pytest.approx(bits)
-    assert text.bits_per_byte(logprobs, texts) == pytest.approx(bits)
     assert MEASURES["byte_perplexity"].value(answers) == pytest.approx(2**bits)
     assert MEASURES["word_perplexity"].value(answers) == pytest.approx(math.exp(8 / 3))
+    spaced = answers._replace(spaces=[1, 2])  # scored too
+    assert MEASURES["bits_per_byte"].value(spaced) == pytest.approx(bits * 7 / 10)
+    assert np.mean(MEASURES["bits_per_byte"].items(spaced)) == pytest.approx(bits * 7 / 10)
+    assert MEASURES["byte_perplexity"].value(spaced) == pytest.approx(2 ** (bits * 7 / 10))
+
+
+def test_the_likest_of_several_right_answers_counts():
+    further = [("the cat", "cat"), (), ("z",)]
+    answers = Texts(["a cat", "B!", "x"], ["dog", "b", "y"], further=further)
+    assert MEASURES["f1"].items(answers).tolist() == [1, 1, 0]
+    assert MEASURES["exact_match"].items(answers).tolist() == [0, 0, 0]
+    lower = answers._replace(form=lambda t: t.lower().strip("!"))
+    assert MEASURES["exact_match"].items(lower).tolist() == [0, 1, 0]
+    references = [list(answers.targets), ["the cat", None, "z"], ["cat", None, None]]
+    for name, metric in {"bleu": sacrebleu.BLEU(), "chrf": sacrebleu.CHRF()}.items():
+        expected = metric.corpus_score(answers.written, references).score
+        assert MEASURES[name].value(answers) == pytest.approx(expected)
+        assert np.mean(MEASURES[name].items(answers)) == pytest.approx(expected)
+
+
+def test_options_of_exact_match_are_its_own():
+    answers = Texts(["THE CAT SAT ON MATS."], ["the cat sat on mats"], form=str.lower)
+    plain = answers._replace(form=str)
+    for name in ("bleu", "chrf", "ter", "f1"):
+        assert MEASURES[name].value(answers) == MEASURES[name].value(plain)
 
 
 @pytest.mark.parametrize("samples, right, k", [(5, 2, 1), (10, 3, 5), (4, 0, 2), (4, 3, 2)])

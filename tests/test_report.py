@@ -11,7 +11,8 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from lmlite.errors import UserError
-from lmlite.metrics.measures import MEASURES, Choices, Likelihoods
+from lmlite.metrics.kinds import Choices, Likelihoods
+from lmlite.metrics.measures import MEASURES
 from lmlite.report import labels, pictures, print_table, summary, units, write_report
 from lmlite.report.breakeven import break_even
 

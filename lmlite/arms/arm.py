@@ -46,11 +46,14 @@ class Cost:
 
 
 class Predictor(Protocol):
-    """A fitted arm. words: what it calls the task's choices, () for what the task calls them."""
+    """A fitted arm. words: what it calls the task's choices, () for what the task calls them.
+    of_texts: whether the plain scores are log-probabilities of the choices' texts.
+    """
 
     cost: Cost
     kept: Answers
     words: tuple[str, ...]
+    of_texts: bool
 
     def keeping(self, folder: Path) -> "Predictor":
         """The same with `kept` in `folder`: what it answers is left there as it goes, and what an
@@ -65,8 +68,11 @@ class Predictor(Protocol):
         their own that shared the work. What the prediction costs is added to `meter`.
         """
 
-    def write(self, examples: Sequence[Example], meter: Meter) -> list[list[str]]:
-        """The texts that the task's `generation` asks for, S an example."""
+    def spaces(self, examples: Sequence[Example]) -> list[str]:
+        """The white space that is scored with each text that is given."""
+
+    def write(self, examples: Sequence[Example], meter: Meter, seed: int) -> list[list[str]]:
+        """The texts that the task's `generation` asks for, S an example, drawn by the seed."""
 
 
 class Arm(Protocol):

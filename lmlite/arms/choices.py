@@ -19,6 +19,7 @@ from lmlite.data.item import Item
 from lmlite.data.task import Example, Task
 from lmlite.icl.encode import Encoded
 from lmlite.icl.plan import TREE_TOKENS
+from lmlite.icl.prompts import delimiter, prompt
 from lmlite.icl.readings import applies, asked_by, read
 from lmlite.icl.score import score
 from lmlite.icl.write import write
@@ -73,11 +74,21 @@ class ModelPredictor:
             for name, own in zip(names, others, strict=True)
         }
 
-    def write(self, examples: Sequence[Example], meter: Meter) -> list[list[str]]:
+    @property
+    def of_texts(self) -> bool:
+        """See `Predictor`: a head scores classes."""
+        return self.lm.head is None
+
+    def spaces(self, examples: Sequence[Example]) -> list[str]:
+        """See `Predictor`: what a prompt ends in, and what stands between it and its text."""
+        ends = [text[len(text.rstrip()) :] for text in self._contexts(examples)]
+        return [end + delimiter(self.task) for end in ends]
+
+    def write(self, examples: Sequence[Example], meter: Meter, seed: int) -> list[list[str]]:
         """See `Predictor`."""
         encoded = self._encoded(examples)
         shared = self._shared(encoded)
-        kept = self.kept, meter
+        kept = self.kept, meter, seed
         return write(self.lm, encoded, shared, self.prefix, self.task.generation, *kept)
 
     def scores(self, encoded: Sequence[Encoded], meter: Meter) -> list[np.ndarray]:
@@ -109,8 +120,12 @@ class ModelPredictor:
         yield from (np.asarray(moved[path]) for path in sorted(moved))
 
     def _encoded(self, examples: Sequence[Example]) -> list[Encoded]:
-        contexts = None if self.prompts is None else self.prompts(examples)
-        return encode_examples(self.lm, self.task, examples, contexts)
+        return encode_examples(self.lm, self.task, examples, self._contexts(examples))
+
+    def _contexts(self, examples: Sequence[Example]) -> list[str]:
+        if self.prompts is not None:
+            return self.prompts(examples)
+        return [prompt(self.lm, self.task, (), e.prompt) for e in examples]
 
     def _asked(self, reading: str, examples: Sequence[Example]) -> list[Encoded]:
         """What a reading of these examples' scores needs beside them."""

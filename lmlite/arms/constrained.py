@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from lmlite.arms.choices import ModelPredictor
 from lmlite.data.task import Example
@@ -18,6 +19,8 @@ class ConstrainedPredictor(ModelPredictor):
     Unlike the argmax of whole choices' log-probabilities it decides token by token, as generation
     does: a likely first token wins, however unlikely what has to follow it.
     """
+
+    of_texts: ClassVar[bool] = False
 
     def predict(self, examples: Sequence[Example], meter: Meter):
         """See `Predictor`."""

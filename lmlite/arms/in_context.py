@@ -35,15 +35,15 @@ class InContext:
     """k-shot prompting: `shots` demonstrations from the labelled examples (Brown et al. 2020).
 
     shots: -1 for as many as the task says, chosen as it says. choose: 'balanced' over the classes
-    or 'random', drawn by the seed; 'first' as they come; 'diverse' (k-means) or 'nearest' to each
-    query (Liu et al. 2021, arXiv:2101.06804) by the embeddings of `retriever`, with `diversity`
-    (MMR) above 0. order: 'drawn', 'curriculum' (what the model finds likely first), 'best' (of
-    `orders` ones on the development examples), 'similar' (the nearest last). orders: of one draw
-    that are run, or tried. readings: of the same scores, see `lmlite.icl.readings`. direction:
-    'direct', 'channel' (Min et al. 2021, arXiv:2108.04106, p(prompt | answer)) or 'constrained'
-    (decoded greedily, where only what leads to a choice is allowed). label_words: 'given', the
-    task's choices, or 'found' by all labelled examples, see `lmlite.icl.label_words`. tree_tokens:
-    bounds the memory of scoring.
+    or 'random', drawn by the seed; the 'first' of all training rows; 'diverse' (k-means) or
+    'nearest' to each query (Liu et al. 2021, arXiv:2101.06804) by the embeddings of `retriever`,
+    with `diversity` (MMR) above 0. order: 'drawn', 'curriculum' (what the model finds likely
+    first), 'best' (of `orders` ones on the development examples), 'similar' (the nearest last).
+    orders: of one draw that are run, or tried. readings: of the same scores, see
+    `lmlite.icl.readings`. direction: 'direct', 'channel' (Min et al. 2021, arXiv:2108.04106,
+    p(prompt | answer)) or 'constrained' (decoded greedily, where only what leads to a choice is
+    allowed). label_words: 'given', the task's choices, or 'found' by all labelled examples, see
+    `lmlite.icl.label_words`. tree_tokens: bounds the memory of scoring.
 
     With choose='nearest' the readings 'contextual' and 'domain' are left out: no prompt without
     content stands behind the demonstrations of every query.
@@ -108,11 +108,11 @@ class InContext:
         """Chooses and prefills the demonstrations."""
         if self.shots == AS_TASK:
             own = dataclasses.replace(self, shots=task.shots, choose=task.choose)
-            if task.choose == "first":  # of its rows, as lm_eval has it, whichever are labelled
-                data = Labelled(task.train[: task.shots], ())
+            task = dataclasses.replace(task, train=task.shown or task.train)
+            data = Labelled(task.shown, ()) if task.shown else data
             return own.fit(lm, task, data, seed, log)
         start, meter = time.perf_counter(), Meter()
-        pool = self._pool(data)
+        pool = self._pool(task, data)
         if self.shots > len(pool):
             raise UserError(f"shots={self.shots} of {len(pool)} labelled examples; raise examples")
         words = ()
@@ -140,8 +140,10 @@ class InContext:
         )
         return Worded(predictor, words) if words else predictor
 
-    def _pool(self, data: Labelled) -> tuple[Example, ...]:
+    def _pool(self, task: Task, data: Labelled) -> tuple[Example, ...]:
         """What demonstrations are taken from: not what judges their order."""
+        if self.choose == "first":  # as lm_eval has it, whichever are labelled
+            return task.train[: self.shots]
         return data.train if self.order == "best" else data.all
 
     def _prompts(self, lm, task, data, seed, meter):
@@ -150,7 +152,7 @@ class InContext:
         if self.choose == "nearest" and self.shots:
             near = (self.shots, self.retriever, self.diversity, self.order)
             return Nearest(lm, task, data.all, *near), len(data.all)
-        shown = chosen(self.choose, self._pool(data), self.shots, draw, self.retriever)
+        shown = chosen(self.choose, self._pool(task, data), self.shots, draw, self.retriever)
 
         def score(demonstrations: Sequence[Example], asked: Sequence[Example]) -> tuple:
             return _quality(lm, task, demonstrations, asked, meter)
@@ -192,10 +194,17 @@ class ChannelPredictor(ModelPredictor):
     tokens count. Both are encoded by themselves, as in the paper's code.
     """
 
+    of_texts: ClassVar[bool] = False
+
     def predict(self, examples: Sequence[Example], meter: Meter):
         """See `Predictor`."""
         if not examples[0].choices:
             raise UserError("direction='channel' is for tasks with choices; take 'direct'")
+        if self.task.chat:
+            raise UserError(
+                "direction='channel' gives the prompt after its answer, which no chat has; set "
+                "task.chat=false, or take 'direct'"
+            )
         shown = "".join(
             f"{e.answer}\n{e.prompt}{self.task.fewshot_delimiter}"
             for e in self.prompts.demonstrations

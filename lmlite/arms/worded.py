@@ -77,6 +77,15 @@ class Worded:
         """See `Predictor`."""
         return self.inner.predict(worded(examples, self.words), meter)
 
-    def write(self, examples: Sequence[Example], meter: Meter) -> list[list[str]]:
+    @property
+    def of_texts(self) -> bool:
         """See `Predictor`."""
-        return self.inner.write(examples, meter)
+        return self.inner.of_texts
+
+    def spaces(self, examples: Sequence[Example]) -> list[str]:
+        """See `Predictor`."""
+        return self.inner.spaces(examples)
+
+    def write(self, examples: Sequence[Example], meter: Meter, seed: int) -> list[list[str]]:
+        """See `Predictor`."""
+        return self.inner.write(examples, meter, seed)

@@ -1,10 +1,11 @@
 """The rows of a source as the examples of a task."""
 
 import dataclasses
+import math
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmlite.config import nearest
@@ -12,6 +13,8 @@ from lmlite.data.sources import Row, read
 from lmlite.data.splits import position
 from lmlite.data.task import Example
 from lmlite.errors import UserError
+
+_PATHS = string.Formatter()
 
 
 def examples_of(config: Any, source: str) -> list[Example]:
@@ -60,14 +63,16 @@ def _ignored(config: Any, row: Row) -> bool:
 def _example(config: Any, name: str, row: Row) -> Example:
     choices = tuple(map(str, config.choices))
     if config.choices_columns:
-        choices = tuple(str(_column(row, c, "choices_columns")) for c in config.choices_columns)
+        choices = tuple(_text(row, c, "choices_columns") for c in config.choices_columns)
+    target, *further = _targets(config, name, row, len(choices))
     return Example(
         id=name,
         prompt=_render(config.template, row),
         choices=choices,
-        target=_target(config, name, row, len(choices)),
+        target=target,
         group=str(_column(row, config.group, "group")) if config.group else name,
         program=_program(config, row) if config.tests else "",
+        further=tuple(further),
     )
 
 
@@ -80,16 +85,25 @@ def _render(template: str, row: Row) -> str:
     try:
         for _, field, _, _ in string.Formatter().parse(template):
             if field is not None:
-                _column(row, re.split(r"[.\[]", field)[0], "template")
+                _column(row, field, "template")
         return template.format(**row)
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise UserError(f"task.template={template!r} cannot be filled in: {error}") from error
 
 
-def _target(config: Any, name: str, row: Row, choices: int) -> int | str:
-    """The index of the row's label, or its text where the task lists neither labels nor choices."""
-    value = str(_column(row, config.label, "label"))
+def _targets(config: Any, name: str, row: Row, choices: int) -> Sequence[int | str]:
+    """The index of the row's label; where the task lists neither labels nor choices its text, or
+    the texts of a list, all of which are right (of SQuAD's form, say).
+    """
     labels = [str(label) for label in config.labels]
+    found = _column(row, config.label, "label")
+    if not labels and not choices:
+        return _texts(found, config.label, row)
+    value = _text(row, config.label, "label")
+    return [_index(config, name, value, labels, choices)]
+
+
+def _index(config: Any, name: str, value: str, labels: list[str], choices: int) -> int:
     if labels:
         if value not in labels:
             raise UserError(
@@ -97,8 +111,6 @@ def _target(config: Any, name: str, row: Row, choices: int) -> int | str:
                 f"{', '.join(labels)}; add it, or list it in task.ignore_labels"
             )
         return labels.index(value)
-    if not choices:
-        return value
     if not value.isdecimal() or int(value) >= choices:
         raise UserError(
             f"label {value!r} of row {name} (column {config.label!r}) is no position of a choice, "
@@ -107,17 +119,48 @@ def _target(config: Any, name: str, row: Row, choices: int) -> int | str:
     return int(value)
 
 
+def _texts(found: Any, column: str, row: Row) -> list[str]:
+    """The right answers of a row, none twice."""
+    values = [*found] if isinstance(found, list | tuple) else [found]
+    if not values or any(_empty(value) or not str(value).strip() for value in values):
+        raise _no_value("label", column, found, row)
+    return list(dict.fromkeys(map(str, values)))
+
+
+def _text(row: Row, column: str, field: str) -> str:
+    """A column's text, of which there must be some: an empty one would stand for nothing."""
+    value = str(_column(row, column, field))
+    if not value.strip():
+        raise _no_value(field, column, value, row)
+    return value
+
+
 def _column(row: Row, column: str, field: str) -> Any:
-    if column not in row:
-        near = nearest(column, row)
+    """A column's value, or what stands in it: 'answers[text]'."""
+    first = column if column in row else re.split(r"[.\[]", column)[0]
+    if first not in row:
+        near = nearest(first, row)
         raise UserError(
-            f"task.{field}: there is no column {column!r}; the nearest is {near!r} "
+            f"task.{field}: there is no column {first!r}; the nearest is {near!r} "
             f"of {', '.join(map(str, row))}"
         )
-    value = row[column]
-    if value is None or value != value:  # NaN, which is how tables have an empty cell
+    try:
+        value = row[column] if column in row else _PATHS.get_field(column, (), row)[0]
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
-            f"task.{field}: column {column!r} is empty ({value}) in the row {str(row)[:80]}...; "
-            "fill it, or leave the row out"
-        )
+            f"task.{field}: there is no {column!r} in the row {str(row)[:80]}..."
+        ) from error
+    if _empty(value):
+        raise _no_value(field, column, value, row)
     return value
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))  # as tables have it
+
+
+def _no_value(field: str, column: str, value: Any, row: Row) -> UserError:
+    return UserError(
+        f"task.{field}: column {column!r} is empty ({value!r}) in the row {str(row)[:80]}...; fill "
+        "it, or leave the row out"
+    )

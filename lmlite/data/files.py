@@ -44,10 +44,7 @@ def _jsonl(path: str) -> list[Row]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON: {error}") from error
+            row = _parsed(line, f"{path}:{number}")
             if not isinstance(row, dict):
                 raise UserError(f"{path}:{number}: not a JSON object but {line.strip()[:40]}")
             rows.append(row)
@@ -59,13 +56,21 @@ def _json(path: str) -> list[Row]:
         text = file.read()
     if not text.lstrip().startswith("["):
         return _jsonl(path)
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
+    rows = _parsed(text, path)
     if not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}: not an array of JSON objects")
     return rows
+
+
+def _parsed(text: str, place: str) -> Any:
+    """What a text of JSON says. UserError, naming the place, for what is none or is half a sign."""
+    try:
+        found = json.loads(text)
+        if "\\u" in text:  # half of a pair of escapes is valid JSON, and no text
+            json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeError among them
+        raise UserError(f"{place}: not JSON: {error}") from error
+    return found
 
 
 def _parquet(path: str) -> list[Row]:
@@ -94,7 +99,7 @@ def _text(path: str) -> Iterator[Any]:
     try:
         with opener(Path(path).expanduser(), "rt", encoding="utf-8-sig", newline="") as file:
             yield file
-    except (OSError, EOFError, UnicodeError, zlib.error, csv.Error) as error:
+    except (OSError, EOFError, UnicodeError, RuntimeError, zlib.error, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', 0) or error}") from error
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from lmlite import tree
 from lmlite.data.task import Example, Task
 
+_FIRST = 1000  # training examples, for what takes the first or their words
 _SHOWN = 256  # numbers of each array of weights
 
 
@@ -20,7 +21,8 @@ def fingerprint(task: Task, params: Any, *examples: Sequence[Example]) -> str:
     """
     said = [task.description, task.fewshot_delimiter, task.target_delimiter, task.content_free]
     said += [task.metrics, dataclasses.astuple(task.generation), task.shots, task.choose]
-    shown = [[(e.id, e.prompt, e.choices, e.target, e.program) for e in some] for some in examples]
+    seen = (*examples, task.train[:_FIRST], task.shown[:_FIRST])
+    shown = [[dataclasses.astuple(example) for example in some] for some in seen]
     digest = hashlib.sha256(json.dumps([said, shown]).encode())
     for path, leaf in tree.flatten(params).items():
         part = leaf[:1] if leaf.ndim > 1 else leaf  # not all of it comes from the device

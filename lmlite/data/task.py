@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from lmlite.errors import UserError
-from lmlite.metrics.measures import Choices, Likelihoods, Texts, named
+from lmlite.metrics.kinds import Choices, Likelihoods, Texts
+from lmlite.metrics.measures import named
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 _DEFAULT_METRICS = {Choices: "accuracy", Texts: "chrf", Likelihoods: "bits_per_byte"}
@@ -14,10 +15,11 @@ _DEFAULT_METRICS = {Choices: "accuracy", Texts: "chrf", Likelihoods: "bits_per_b
 class Generation:
     """How answers are written: see `lmlite.decode.generate`.
 
-    samples: texts an item. extract: a regex whose first group, in its last match, is the answer.
-    ignore: regexes of what is left out of it, and of the right one, before they are compared;
-    ignore_case: whether they are compared in lower case. strip: where white space at either
-    end is left out, in 'both', in the 'answer' that is written, or 'none'.
+    samples: texts an item. extract: a regex whose first group, in its last match, is the answer;
+    unfound: the answer where no text has a match. ignore: regexes of what is left out of it, and of
+    the right one, before they are compared; ignore_case: whether they are compared in lower case.
+    strip: where white space at either end is left out, in 'both', in the 'answer' that is written,
+    or 'none'.
     """
 
     max_new_tokens: int = 0
@@ -25,6 +27,7 @@ class Generation:
     temperature: float = 0.0
     samples: int = 1
     extract: str = ""
+    unfound: str = ""
     ignore: tuple[str, ...] = ()
     ignore_case: bool = False
     strip: str = "both"
@@ -36,7 +39,8 @@ class Example:
 
     choices: the texts to choose among, () where the answer is generated. target: the index of the
     right choice, or the text to generate. Items of one group are never in two splits. program: of
-    a task of code, what runs the tests once the answer stands before it.
+    a task of code, what runs the tests once the answer stands before it. further: other texts that
+    are right too.
     """
 
     id: str
@@ -45,6 +49,7 @@ class Example:
     target: int | str
     group: str
     program: str = ""
+    further: tuple[str, ...] = ()
 
     @property
     def answer(self) -> str:
@@ -60,7 +65,8 @@ class Task:
     after its last column. metrics: names of measures, the main one first. chat: prompts are
     messages of the model's chat template. generation: of answers that are written, not scored.
     shots, choose: the demonstrations that an arm without a number of its own shows, and how it
-    chooses them ('random' or 'first'). answers_delimited: whether answers bring what stands before
+    chooses them ('random' or 'first'); shown: from these, () for the labelled ones.
+    answers_delimited: whether answers bring what stands before
     them, so that the target delimiter is for demonstrations alone.
     """
 
@@ -81,6 +87,7 @@ class Task:
     run_code: bool = False
     shots: int = 0
     choose: str = "random"
+    shown: tuple[Example, ...] = ()
 
     @property
     def content_free(self) -> tuple[str, ...]:

@@ -24,17 +24,18 @@ def load_task(config: Any) -> Task:
 
     source          where the rows are, see `lmlite.data.sources`; may hold '{split}'
     template        the prompt, a str.format string over the columns
-    label           the column of the answer
+    label           the column of the answer, or the place in one: 'answers[text]'
     labels          its values, in the order of the choices. () if the column holds the choice's
-                    number, from 0, or, where there are no choices, the text to generate
+                    number, from 0, or, where there are no choices, the text to generate (of a
+                    list all are right, and the first is learnt)
     ignore_labels   values whose rows are left out
     choices         the text of each label, equal for all rows
     choices_columns columns that hold each row's own choices, instead of `choices`
     group           column whose rows stay together in one split; '' for each row on its own
     id              column that names a row; '' for its number in the source, from 0
     limit           at most so many rows (of each source split), picked by hash; 0 for all
-    split           pairs of train, dev or test with a fraction of the groups, summing to 1; or
-                    with the name that stands for '{split}' in `source`
+    split           pairs of train, test and, if it is wanted, dev with a fraction of the groups,
+                    summing to 1; or with the name that stands for '{split}' in `source`
     chunk           characters; longer answers are cut at line breaks into rows of about so many
     metrics         names of `lmlite.metrics.measures`; () for the usual one of such a task
     generation      the fields of `Generation`
@@ -57,10 +58,11 @@ def load_task(config: Any) -> Task:
     named = _splits(config)
     _check_choices(config)
     if isinstance(named["train"], str):
-        splits = {
+        own = {
             split: examples_of(config, config.source.replace("{split}", name))
             for split, name in named.items()
         }
+        splits = {split: own.get(split, []) for split in SPLITS}
     else:
         splits = {split: [] for split in SPLITS}
         for example in examples_of(config, config.source):
@@ -109,10 +111,10 @@ def _check_unread(config: Any) -> None:
 def _splits(config: Any) -> dict[str, float | str]:
     """task.split as a dict, which is complete, of one kind, and fits the source."""
     named = dict(config.split)
-    if sorted(named) != sorted(SPLITS) or len(config.split) != len(SPLITS):
+    if {*named, "dev"} != {*SPLITS} or len(config.split) != len(named):
         raise UserError(
-            f"task.split names {', '.join(named) or 'nothing'}; it must give each of "
-            f"{', '.join(SPLITS)} a fraction of the rows, or a split of the source"
+            f"task.split names {', '.join(named) or 'nothing'}; it must give train and test, and "
+            "may give dev, a fraction of the rows each, or a split of the source"
         )
     by_name = {isinstance(value, str) for value in named.values()}
     if by_name == {True} and "{split}" in config.source:
@@ -153,8 +155,8 @@ def _premise(template: str) -> str:
 
 def _check(config: Any, splits: dict[str, list[Example]]) -> None:
     """What only the whole data show: splits that are filled, apart, and can be learnt from."""
-    for split, examples in splits.items():
-        if not examples:
+    for split in ("train", "test"):
+        if not splits[split]:
             raise UserError(
                 f"the {split} split of {config.source} is empty; change task.split or add rows"
             )

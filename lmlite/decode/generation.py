@@ -47,6 +47,7 @@ def generate(
     length_penalty: float = 1.0,
     early_stopping: bool = False,
     stop: str | Sequence[str] = (),
+    samples: int = 1,
     seed: int = 0,
     chat: bool = False,
     stream: Callable[[int, str], None] | None = None,
@@ -54,7 +55,8 @@ def generate(
     numbers: Sequence[int] | None = None,
     meter: runtime.Meter | None = None,
 ) -> list[Generation]:
-    """The continuation of every prompt (texts, or token ids), in their order.
+    """The continuation of every prompt (texts, or token ids), in their order; `samples` of each,
+    one after the other, for which it is read once.
 
     Greedy unless `temperature` > 0; then tokens are drawn from the `top_k` most likely (0: all),
     the smallest set with probability `top_p`, those at least `min_p` times as likely as the first.
@@ -64,22 +66,22 @@ def generate(
     `stop` texts, or after `max_new_tokens`. `chat` wraps each prompt as a user's message. `stream`
     is called with (index of the prompt, piece of text) as soon as text is final.
 
-    Draws depend on `seed`, the prompt's number and the step, not on the batch. `numbers`: of the
-    prompts, their places by default; a call for some of them then draws as one for all. `meter`
-    is told the seconds of compiling.
+    Draws depend on `seed`, the text's number and the step, not on the batch. `numbers`: of the
+    texts, their places by default; a call for some of them then draws as one for all. `meter`
+    is told the seconds of compiling. `batch_size`: texts that are written together.
     Raises UserError for settings out of range or at odds, an empty prompt, or one too long.
     """
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
-    _check(lm, max_new_tokens, temperature, beams, stop, batch_size)
+    _check(lm, max_new_tokens, temperature, beams, samples, stop, batch_size)
     settings = rule(temperature, top_k, top_p, min_p, repetition_penalty)
     encoded = encode(lm, prompts, chat)
     check_length(lm, encoded, max_new_tokens)
     tokenizer = lm.text if stop or stream else lm.tokenizer
-    numbers = range(len(encoded)) if numbers is None else numbers
+    numbers = range(len(encoded) * samples) if numbers is None else numbers
     ends = (*lm.config.eos_ids, *_ending(lm, stop))
 
     def transcript(i: int) -> Transcript:
-        before = () if lm.config.cross else encoded[i]
+        before = () if lm.config.cross else encoded[i // samples]
         emit = stream and (lambda piece: stream(i, piece))
         return Transcript(tokenizer, before, ends, stop, emit)
 
@@ -88,22 +90,26 @@ def generate(
         if beams > 1:
             limit, penalty = jnp.int32(max_new_tokens), jnp.float32(length_penalty)
             return Beams(settings, eos, limit, penalty, beams, early_stopping)
-        own = jnp.array([numbers[i] for i in indices])
+        own = jnp.array([numbers[i] for i in rows_of(indices)])
         fold = jax.vmap(jax.random.fold_in, (None, 0))
-        return Sampler(settings, fold(runtime.stream(seed, "generate"), own), eos)
+        return Sampler(settings, fold(runtime.stream(seed, "generate"), own), eos, samples)
 
-    texts = [transcript(i) for i in range(len(encoded))]
-    meter, size = meter or runtime.Meter(), min(batch_size, len(encoded))
-    for indices in batches(encoded, batch_size):
+    def rows_of(indices: list[int]) -> list[int]:
+        return [i * samples + s for i in indices for s in range(samples)]
+
+    texts = [transcript(i) for i in range(len(encoded) * samples)]
+    meter, size = meter or runtime.Meter(), min(max(1, batch_size // samples), len(encoded))
+    for indices in batches(encoded, size):
         full = filled(indices, size)
-        rows, own = [encoded[i] for i in full], [texts[i] for i in indices]
-        _run(lm, rows, search(full), own, max_new_tokens, meter)
-    return [Generation(p, t.ids, t.text) for p, t in zip(encoded, texts, strict=True)]
+        rows, own = [encoded[i] for i in full], [texts[i] for i in rows_of(indices)]
+        unwanted = samples * (size - len(indices))
+        _run(lm, rows, search(full), own, unwanted, max_new_tokens, meter)
+    return [Generation(encoded[i // samples], t.ids, t.text) for i, t in enumerate(texts)]
 
 
-def _run(lm: LM, prompts, search, texts: list[Transcript], limit: int, meter) -> None:
-    """Generates one batch into its transcripts; of prompts beyond these nothing is wanted."""
-    room, surplus = -(-limit // _ROOM) * _ROOM, [True] * (len(prompts) - len(texts))
+def _run(lm: LM, prompts, search, texts: list[Transcript], unwanted: int, limit, meter) -> None:
+    """Generates one batch into its transcripts, and `unwanted` more texts."""
+    room, surplus = -(-limit // _ROOM) * _ROOM, [True] * unwanted
     run = loop.begin(meter, lm.network, room, lm.params, search, *pad(prompts))
     for step in (*range(1, limit, _CHUNK), limit):
         if step > 1:
@@ -132,14 +138,19 @@ def _ending(lm: LM, stop: Sequence[str]) -> list[int]:
     return [special[text] for text in stop if text in special]
 
 
-def _check(lm: LM, max_new_tokens, temperature, beams, stop, batch_size) -> None:
+def _check(lm: LM, max_new_tokens, temperature, beams, samples, stop, batch_size) -> None:
     if not (lm.config.causal and lm.head is None):
         raise UserError(f"model {lm.source!r} does not predict the next token; use a decoder")
     sizes = {"max_new_tokens": max_new_tokens, "beams": beams, "batch_size": batch_size}
+    sizes["samples"] = samples
     for name, value in sizes.items():
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
     if beams > 1 and temperature:
         raise UserError(f"beams={beams} is a search without chance; drop temperature={temperature}")
+    if samples > 1 and not temperature:
+        raise UserError(
+            f"samples={samples} texts would be the same at temperature={temperature}; raise it"
+        )
     if "" in stop:
         raise UserError("stop holds an empty text, which would end every text; remove it")

@@ -25,15 +25,15 @@ class Sampled(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Sampler:
     """rule: what `rule` gave. keys: a random key a row, [B]. eos: int32[E], ids that end a text.
+    rows_each: of a prompt.
 
-    All fields are traced: another temperature or seed compiles nothing.
+    All other fields are traced: another temperature or seed compiles nothing.
     """
 
     rule: dict[str, jax.Array]
     keys: jax.Array
     eos: jax.Array
-
-    rows_each = 1
+    rows_each: int = dataclasses.field(default=1, metadata={"static": True})
 
     def begin(self, rows: int, seen: jax.Array | None, room: int) -> Sampled:
         """Nothing chosen yet for B rows with room for N tokens."""

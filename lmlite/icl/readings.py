@@ -29,11 +29,14 @@ def check(names: Sequence[str]) -> None:
 
 
 def applies(name: str, examples: Sequence[Example]) -> bool:
-    """Whether a reading has a meaning here: of texts none has, and those that compare with other
-    prompts need the same choices for all examples.
+    """Whether a reading has a meaning here: of texts none has, those that compare with other
+    prompts need the same choices for all examples, and that of a batch as many.
     """
-    alike = len({e.choices for e in examples}) == 1
-    return bool(examples[0].choices) and (alike or name not in COMPARED)
+    if name in COMPARED:
+        alike = len({e.choices for e in examples}) == 1
+    else:
+        alike = name != "batch" or len({len(e.choices) for e in examples}) == 1
+    return bool(examples[0].choices) and alike
 
 
 class Asked(NamedTuple):
@@ -60,8 +63,7 @@ def read(
 ) -> Scores:
     """Scores [C] an example under a reading.
 
-    tokens: int[C], how many each choice has. others: the scores of what is `asked_by` it. Raises
-    UserError for different numbers of choices where they must be equal.
+    tokens: int[C], how many each choice has. others: the scores of what is `asked_by` it.
     """
     if name == "length":
         return [calibrate.length_normalised(s, t) for s, t in zip(scores, tokens, strict=True)]
@@ -70,8 +72,6 @@ def read(
         return [calibrate.length_normalised(s, t) for s, t in zip(scores, sizes, strict=True)]
     if name == "pmi":
         return calibrate.pmi(scores, others)
-    if len({len(s) for s in scores}) > 1:
-        raise UserError(f"reading {name!r} needs the same number of choices everywhere")
     if name == "batch":
         return list(calibrate.batch(np.stack(scores)))
     return list(calibrate.contextual(np.stack(scores), np.stack(others)))

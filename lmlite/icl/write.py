@@ -36,9 +36,10 @@ def write(
     generation: Generation,
     kept: Answers,
     meter: Meter,
+    seed: int,
 ) -> list[list[str]]:
     """S texts a prompt. shared: which prompts begin with the tokens of `prefix`. kept: where the
-    texts of each batch are left, and found again.
+    texts of each batch are left, and found again. seed: of the draws.
     """
     S = generation.samples
     if S > 1 and not generation.temperature:
@@ -52,11 +53,13 @@ def write(
         if not chosen:
             continue
         skip = int(prefix[0].valid.sum()) if with_prefix and prefix else 0
-        prompts = [encoded[i].context[skip:] for i in chosen for _ in range(S)]
+        prompts = [encoded[i].context[skip:] for i in chosen]
         model = _behind(lm, prefix, skip) if skip else lm
-        texts = _texts(model, prompts, skip, generation, kept, meter)
-        for at, i in enumerate(chosen):
-            found[i] = texts[at * S : (at + 1) * S]
+        for first in range(0, S, _ROWS):
+            samples = range(first, min(first + _ROWS, S))
+            texts = _texts(model, prompts, skip, samples, seed, generation, kept, meter)
+            for i, own in zip(chosen, texts, strict=True):
+                found[i] = found[i] + own
     return found
 
 
@@ -64,30 +67,39 @@ def _texts(
     lm: LM,
     prompts: Sequence[Sequence[int]],
     skip: int,
+    samples: range,
+    seed: int,
     generation: Generation,
     kept: Answers,
     meter: Meter,
-) -> list[str]:
-    """The text after each prompt; skip: tokens of the prefix that stands before them."""
+) -> list[list[str]]:
+    """The texts after each prompt, which of its samples they are; skip: tokens of the prefix that
+    stands before the prompts. A prompt is read once for all of these samples.
+    """
     _check_room(lm, prompts, skip, generation.max_new_tokens)
+    n = len(samples)
     options = dict(
         max_new_tokens=generation.max_new_tokens,
         stop=generation.stop,
         temperature=generation.temperature,
+        samples=n,
+        seed=seed,
         batch_size=_ROWS,
     )
-    found, size = [""] * len(prompts), min(_ROWS, len(prompts))
+    found: list[list[str]] = [[]] * len(prompts)
+    size = min(_ROWS // n, len(prompts))
     for rows in batches(prompts, size):
         full = filled(rows, size)
         own = [prompts[i] for i in full]
+        numbers = [i * generation.samples + s for i in full for s in samples]
 
-        def made(own=own, full=full) -> np.ndarray:
-            written = generate(lm, own, numbers=full, meter=meter, **options)
+        def made(own=own, numbers=numbers) -> np.ndarray:
+            written = generate(lm, own, numbers=numbers, meter=meter, **options)
             return _array([one.text for one in written])
 
-        asked = _array([repr(options), skip, full, own])
-        for i, text in zip(full, _value(kept.of([asked], made, meter)), strict=True):
-            found[i] = text
+        texts = _value(kept.of([_array([repr(options), skip, numbers, own])], made, meter))
+        for at, i in enumerate(full):
+            found[i] = texts[at * n : (at + 1) * n]
     return found
 
 
@@ -111,8 +123,8 @@ def _value(array: np.ndarray):
     return json.loads(array.tobytes())
 
 
-def extracted(text: str, pattern: str) -> str:
-    """The first group of the pattern's last match, without white space around it; '' without a
+def extracted(text: str, pattern: str) -> str | None:
+    """The first group of the pattern's last match, without white space around it; None without a
     match, and the text where there is no pattern.
 
     Raises UserError for a regex that is none, or has no group.
@@ -125,11 +137,11 @@ def extracted(text: str, pattern: str) -> str:
         raise UserError(
             f"generation.extract={pattern!r} is no regex with a group: {error}"
         ) from error
-    return found[-1].strip() if found else ""
+    return found[-1].strip() if found else None
 
 
 def compared(text: str, generation: Generation) -> str:
-    """A right answer as it is compared. Raises UserError for a regex that is none."""
+    """An answer as it is compared. Raises UserError for a regex that is none."""
     for pattern in generation.ignore:
         try:
             text = re.sub(pattern, "", text)
@@ -140,15 +152,16 @@ def compared(text: str, generation: Generation) -> str:
 
 
 def voted(texts: Sequence[str], generation: Generation) -> str:
-    """The answer that most texts give, the first of equals, as it is compared: self-consistency
-    (Wang et al. 2022, arXiv:2203.11171).
+    """The answer that most texts give, by the form that is compared, as the first of them has it:
+    self-consistency (Wang et al. 2022, arXiv:2203.11171).
     """
-    answers = [extracted(text, generation.extract) for text in texts]
-    if generation.strip == "answer":
+    found = [extracted(text, generation.extract) for text in texts]
+    answers = [answer for answer in found if answer is not None] or [generation.unfound]
+    if generation.strip != "none":
         answers = [answer.strip() for answer in answers]
-    answers = [compared(answer, generation) for answer in answers]
-    counted = Counter(answer for answer in answers if answer).most_common(1)
-    return counted[0][0] if counted else ""
+    forms = [compared(answer, generation) for answer in answers]
+    counted = Counter(form for form in forms if form).most_common(1)
+    return answers[forms.index(counted[0][0])] if counted else answers[0]
 
 
 def _behind(lm: LM, prefix: tuple[Prefix, ...], length: int) -> LM:

@@ -50,19 +50,21 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> Estimate:
     return Estimate(float(np.mean(values)), float(low), float(high))
 
 
-def interval(values: np.ndarray) -> Estimate:
+def interval(values: np.ndarray, share: bool = True) -> Estimate:
     """Mean over items of bool or float [S, N], row s being the same N items under seed s.
 
     Seeds share the items, so an item's mean over seeds is the unit that is resampled. Where the
     items are plainly right or wrong (one seed, or seeds that agree) this is Wilson's interval;
-    where one has no value, NaN.
+    where one has no value, NaN. share: whether the mean is a share of 0 .. 1; of another number,
+    items that are all alike do not tell how sure it is: NaN.
     """
     items = np.mean(values, axis=0)
     if np.isnan(items).any():
         return Estimate(*[float("nan")] * 3)
-    if np.isin(items, (0.0, 1.0)).all():
+    if share and np.isin(items, (0.0, 1.0)).all():
         return wilson(float(items.sum()), len(items))
-    return bootstrap(items)
+    found = bootstrap(items)
+    return found if share or found.low < found.high else Estimate(found.value, *[np.nan] * 2)
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Estimate:

@@ -3,7 +3,6 @@
 n items, S samples of an item, C choices.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -13,39 +12,7 @@ import numpy as np
 from lmlite.errors import UserError
 from lmlite.metrics import classes, jackknife, text
 from lmlite.metrics.code import pass_at_k
-
-
-class Choices(NamedTuple):
-    """chosen, targets: int[n]. scores: float[C] an item; texts: its C choices,
-    where the scores are their log-probabilities.
-    """
-
-    chosen: np.ndarray
-    targets: np.ndarray
-    scores: Sequence[np.ndarray]
-    texts: Sequence[Sequence[str]] = ()
-
-    def confusion(self) -> np.ndarray:
-        """Counts [C, C]."""
-        return classes.confusion(self.chosen, self.targets, max(map(len, self.scores)))
-
-
-class Likelihoods(NamedTuple):
-    """Of texts [n]: their log-probabilities (nats) float[n]."""
-
-    logprobs: np.ndarray
-    texts: Sequence[str]
-
-
-class Texts(NamedTuple):
-    """What was written, and what it should be; passed: bool[S] an item, for programs."""
-
-    written: Sequence[str]
-    targets: Sequence[str]
-    passed: Sequence[Sequence[bool]] = ()
-
-
-Answers = Choices | Likelihoods | Texts
+from lmlite.metrics.kinds import Answers, Choices, Likelihoods, Texts
 
 
 class Measure(NamedTuple):
@@ -59,6 +26,11 @@ class Measure(NamedTuple):
     whole: Callable[[Answers], float] | None = None
     unit: str = "percent"
     lower: bool = False
+
+    @property
+    def share(self) -> bool:
+        """Whether it is a mean of items that count 0 to 1 each."""
+        return self.unit == "percent"
 
     def value(self, answers: Answers) -> float:
         """Over all items."""
@@ -123,15 +95,31 @@ def _brier(a: Choices) -> np.ndarray:
 
 
 def _written(function: Callable) -> Measure:
-    return Measure(Texts, items=lambda a: function(a.written, a.targets))
+    """A measure of each text beside the right answer that it is most like."""
+
+    def items(a: Texts) -> np.ndarray:
+        found = function(a.written, a.targets)
+        for others in a.others():
+            pairs = zip(others, a.targets, strict=True)
+            own = [target if other is None else other for other, target in pairs]
+            found = np.maximum(found, function(a.written, own))
+        return found
+
+    return Measure(Texts, items=items)
+
+
+def _exact_match(a: Texts) -> np.ndarray:
+    same = _written(text.exact_match).items
+    further = [list(map(a.form, own)) for own in a.further]
+    return same(Texts(*(list(map(a.form, t)) for t in (a.written, a.targets)), further=further))
 
 
 def _corpus(name: str, lower: bool = False) -> Measure:
     """A measure of all texts together, whose items are what each does to it."""
     return Measure(
         Texts,
-        items=lambda a: text.corpus_items(name, a.written, a.targets),
-        whole=lambda a: text.corpus_score(name, a.written, a.targets),
+        items=lambda a: text.corpus_items(name, a.written, a.targets, *a.others()),
+        whole=lambda a: text.corpus_score(name, a.written, a.targets, *a.others()),
         unit="plain",
         lower=lower,
     )
@@ -143,19 +131,22 @@ def _bits(a: Likelihoods) -> np.ndarray:
     R + (bits - R bytes) / mean bytes, R the bits per byte of all. Bits over the mean bytes have the
     same mean, but vary with the lengths of the texts.
     """
-    sizes = np.array([len(t.encode()) for t in a.texts])
+    sizes = a.bytes()
     bits = -np.asarray(a.logprobs) / np.log(2)
     ratio = bits.sum() / sizes.sum()
     return ratio + (bits - ratio * sizes) / sizes.mean()
 
 
-def _perplexity(function: Callable, size: Callable[[str], int]) -> Measure:
+def _perplexity(sizes: Callable[[Likelihoods], Sequence[int]]) -> Measure:
     """exp of the negative log-probabilities of all over the sizes of their texts."""
 
-    def left_out(a: Likelihoods) -> np.ndarray:
-        return jackknife.perplexity(a.logprobs, [size(t) for t in a.texts])
+    def whole(a: Likelihoods) -> float:
+        return text.perplexity(a.logprobs, sizes(a))
 
-    return _whole(Likelihoods, lambda a: function(*a), left_out, unit="plain", lower=True)
+    def left_out(a: Likelihoods) -> np.ndarray:
+        return jackknife.perplexity(a.logprobs, sizes(a))
+
+    return _whole(Likelihoods, whole, left_out, unit="plain", lower=True)
 
 
 def _passing(k: int) -> Measure:
@@ -185,10 +176,10 @@ MEASURES: dict[str, Measure] = {
         lower=True,
     ),
     "bits_per_byte": Measure(Likelihoods, items=_bits, unit="plain", lower=True),
-    "byte_perplexity": _perplexity(text.byte_perplexity, lambda t: len(t.encode())),
-    "word_perplexity": _perplexity(text.word_perplexity, lambda t: len(re.split(r"\s+", t))),
-    "perplexity": _perplexity(lambda logprobs, _: np.exp(-np.mean(logprobs)), lambda _: 1),
-    "exact_match": _written(text.exact_match),
+    "byte_perplexity": _perplexity(Likelihoods.bytes),
+    "word_perplexity": _perplexity(Likelihoods.words),
+    "perplexity": _perplexity(lambda a: [1] * len(a.texts)),
+    "exact_match": Measure(Texts, items=_exact_match),
     "f1": _written(text.token_f1),
     **{kind: _written(partial(text.rouge, kind)) for kind in ("rouge1", "rouge2", "rougeL")},
     **{name: _corpus(name) for name in ("chrf", "chrf++", "bleu", "bleu_zh")},

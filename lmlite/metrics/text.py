@@ -3,7 +3,6 @@
 n items. Numbers are in 0 .. 1, or 0 .. 100 for BLEU and chrF as their package gives them.
 """
 
-import math
 import re
 import string
 from collections import Counter
@@ -53,21 +52,26 @@ def _rouge(kind: str):
     return RougeScorer([kind], use_stemmer=True)
 
 
-def corpus_score(name: str, predictions: Sequence[str], targets: Sequence[str]) -> float:
+def corpus_score(name: str, predictions: Sequence[str], *targets: Sequence[str | None]) -> float:
     """A score of all texts together, 0 .. 100, by sacrebleu: 'chrf' and 'chrf++' (Popovic 2015,
     2017), 'bleu' (Papineni et al. 2002), 'bleu_zh', where each Chinese character is a word, 'ter'
     (Snover et al. 2006; it may pass 100).
+
+    targets: of each list one reference a text, None where it has no further one.
     """
-    return _sacrebleu(name).corpus_score(list(predictions), [list(targets)]).score
+    return _sacrebleu(name).corpus_score(list(predictions), list(map(list, targets))).score
 
 
-def corpus_items(name: str, predictions: Sequence[str], targets: Sequence[str]) -> np.ndarray:
+def corpus_items(
+    name: str, predictions: Sequence[str], *targets: Sequence[str | None]
+) -> np.ndarray:
     """float[n], whose mean is `corpus_score` and whose variance is that of its jackknife.
 
     Scores are functions of counts that add up, so none is counted twice.
     """
     metric = _sacrebleu(name)
-    counts = np.array(metric._extract_corpus_statistics(list(predictions), [list(targets)]))
+    references = list(map(list, targets))
+    counts = np.array(metric._extract_corpus_statistics(list(predictions), references))
     every = counts.sum(0)
 
     def score(some: np.ndarray) -> float:
@@ -89,20 +93,8 @@ def _sacrebleu(name: str):
     return made[name]()
 
 
-def bits_per_byte(logprobs: Sequence[float], texts: Sequence[str]) -> float:
-    """All log-probabilities (nats) over all bytes of the texts, in bits."""
-    size = sum(len(t.encode()) for t in texts)
-    return -float(np.sum(logprobs)) / math.log(2) / size if size else float("nan")
-
-
-def byte_perplexity(logprobs: Sequence[float], texts: Sequence[str]) -> float:
-    """2 to the bits per byte."""
-    with np.errstate(over="ignore"):
-        return float(np.exp2(bits_per_byte(logprobs, texts)))
-
-
-def word_perplexity(logprobs: Sequence[float], texts: Sequence[str]) -> float:
-    """exp of the mean negative log-probability a word; words are what white space separates."""
-    words = sum(len(re.split(r"\s+", text)) for text in texts)
-    with np.errstate(over="ignore"):  # of a text without spaces
-        return float(np.exp(-np.sum(logprobs) / words))
+def perplexity(logprobs: Sequence[float], sizes: Sequence[int]) -> float:
+    """exp of the negative log-probabilities (nats) of all texts over their sizes; NaN over none."""
+    size = np.sum(sizes)
+    with np.errstate(over="ignore"):  # of one word, where a language parts none
+        return float(np.exp(-np.sum(logprobs) / size)) if size else float("nan")

@@ -158,10 +158,11 @@ def _summary(runs: list[dict], values: np.ndarray) -> Summary:
     def mean(key):
         return float(np.mean([_number(run, key) for run in runs]))
 
+    measure = MEASURES[runs[0]["metric"]]
     return Summary(
         arm=runs[0]["arm"],
         family=runs[0]["family"],
-        quality=metrics.interval(values)._replace(value=mean("value")),
+        quality=metrics.interval(values, measure.share)._replace(value=mean("value")),
         metric=runs[0]["metric"],
         spread=metrics.spread([run["value"] for run in runs]),
         seeds=len(runs),

@@ -12,7 +12,7 @@ from lmlite.errors import UserError
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _OF_DRAWS = ("top_k", "top_p", "min_p")  # say nothing of greedy decoding
 _LENGTH = 256  # lm_eval's default
-_FILTER_FIELDS = {"function", "regex_pattern", "group_select"}
+_FILTER_FIELDS = {"function", "regex_pattern", "group_select", "fallback"}
 
 
 def generation(fields: Fields, path: Path) -> Generation:
@@ -42,6 +42,7 @@ def generation(fields: Fields, path: Path) -> Generation:
         stop=tuple(text for text in until if text),
         temperature=temperature,
         extract=_extract(fields, path),
+        unfound=_filters(fields, path).get("regex", {}).get("fallback", "[invalid]"),
         strip="answer" if "remove_whitespace" in _filters(fields, path) else "none",
         **matching(fields, path),
     )

@@ -69,21 +69,21 @@ class Templates:
             f"an index below {len(choices)}: {', '.join(choices)[:200]}"
         )
 
-    def answer(self, row: Row) -> str:
-        """The text to score or to write."""
-        found = self._answer(row)
+    def answers(self, row: Row) -> list[str]:
+        """The texts to score or to write: of several each is right."""
+        found = self._answer(row, several=True)
         if isinstance(found, int) and "doc_to_choice" in self.fields:
             choices = self.choices(row)
-            return choices[self.index(row, choices)]
-        return str(found)
+            return [choices[self.index(row, choices)]]
+        return list(map(str, found)) if isinstance(found, list) else [str(found)]
 
-    def _answer(self, row: Row) -> Any:
+    def _answer(self, row: Row, several: bool = False) -> Any:
         found, filled = self._value("doc_to_target", row)
         if filled and found.isdecimal() and "doc_to_choice" in self.fields:
             found = int(found)
         elif filled and found[:1] == "[" and found[-1:] == "]":
             found = _literal(found)
-        if found is None or isinstance(found, list):
+        if found in (None, []) or (isinstance(found, list) and not several):
             raise UserError(
                 f"{self.path}: doc_to_target gives {found!r}; one answer a row is needed"
             )

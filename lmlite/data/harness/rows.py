@@ -16,12 +16,14 @@ _ENDINGS = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet"}
 
 
 def rows_of(fields: Fields, path: Path, fractions: Sequence[tuple[str, Any]]):
-    """The rows of train, dev and test, by those names.
+    """The rows of train, dev, test and, where they are none of these, shown: by those names.
 
     Test is test_split or else validation_split, as in lm_eval. Train is training_split, or else
     fewshot_config.split or fewshot_split, or else a validation_split beside the test. Where none is
     left the test's rows are divided by hash, by `fractions`. Dev is a validation_split that is
-    neither, and may be empty. UserError: no split named, one that is not there, one without rows.
+    neither, and may be empty. Shown is the split of demonstrations.
+
+    UserError: no split named, one that is not there, one without rows.
     """
     if any(isinstance(value, str) for _, value in fractions):
         raise UserError("task.split: a yaml: task names its splits itself; give fractions")
@@ -36,6 +38,7 @@ def rows_of(fields: Fields, path: Path, fractions: Sequence[tuple[str, Any]]):
     if train is None:
         return _divided(_numbered(find, test), fractions)
     named = {"train": train, "dev": dev, "test": test}
+    named["shown"] = shown if shown not in named.values() else None
     return {name: _numbered(find, split) if split else [] for name, split in named.items()}
 
 

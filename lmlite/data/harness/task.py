@@ -6,12 +6,13 @@ file, or in the working directory), output_type, the splits, description, doc_to
 doc_to_target, doc_to_choice, fewshot_delimiter, target_delimiter, generation_kwargs, metric_list,
 the first of filter_list, and for the arm 'task-shot' num_fewshot and fewshot_config.sampler
 (default or first_n). What would change prompts or scores and is not read is refused by name, but
-for the metric acc of a loglikelihood, which is left out with a warning. Prompts, choices and
-answers are those that lm_eval makes.
+for the metric acc of a loglikelihood, which is left out with a warning. Of several right answers to
+write any counts. Prompts, choices and answers are those that lm_eval makes.
 
 Demonstrations are drawn from the examples that tuning learns from: training_split, or else
-fewshot_config.split or fewshot_split; first_n shows the first of that file. Zero shots of a text to
-score by rolling windows are one text, which must fit the model's context.
+fewshot_config.split or fewshot_split; those of 'task-shot' from the latter where it is named and
+not the test split, and first_n shows its first. Zero shots of a text to score by rolling windows
+are one text, which must fit the model's context.
 """
 
 import dataclasses
@@ -69,7 +70,10 @@ def load_yaml_task(
         premise=_premise(template) if prompted else "",
         generation=generation(fields, place) if output == "generate_until" else Generation(),
     )
-    return with_metrics(task, names or metrics(fields, task.kind, place))
+    if not names:
+        names = metrics(fields, task.kind, place)
+        _check_several(place, task, names)
+    return with_metrics(task, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +94,15 @@ def _examples(templates: Templates, output: str, rows: Numbered) -> tuple[Exampl
 def _example(templates: Templates, output: str, name: str, row: Row) -> Example:
     prompt = "" if output == "loglikelihood_rolling" else templates.text("doc_to_text", row)
     if output != "multiple_choice":
-        answer = templates.answer(row)
-        if not answer and output != "generate_until":
+        answer, *further = templates.answers(row)
+        written = output == "generate_until"
+        if not written and (further or not answer):
+            said = "several texts" if further else "empty"
             raise UserError(
-                f"{templates.path}: doc_to_target of {name} is empty, and there is nothing to "
-                "score; leave the row out"
+                f"{templates.path}: doc_to_target of {name} is {said}, and one is to be scored; "
+                "leave the row out"
             )
-        return Example(name, prompt, (), answer, name)
+        return Example(name, prompt, (), answer, name, further=tuple(further))
     choices = templates.choices(row)
     return Example(name, prompt, choices, templates.index(row, choices), name)
 
@@ -120,6 +126,16 @@ def _check(path: Path, splits: dict[str, tuple[Example, ...]]) -> None:
                     f"{path}: the answer {choices[example.target]!r} of {example.id} is in no row "
                     "of the train split; add some, or name other splits"
                 )
+
+
+def _check_several(path: Path, task: Task, names: Sequence[str]) -> None:
+    """Refuses metrics that lm_eval makes 0 or 1 where a row has several right answers."""
+    others = [name for name in names if name != "exact_match"]
+    if others and any(example.further for example in task.test):
+        raise UserError(
+            f"{path}: metric_list: {others[0]!r} of rows with several right answers is 1 in "
+            "lm_eval where any score is above 0; to have the best of their scores set task.metrics"
+        )
 
 
 def _demonstrations(fields: Fields, path: Path) -> dict[str, Any]:
