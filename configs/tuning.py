@@ -111,7 +111,7 @@ def methods() -> dict[str, ConfigDict]:
         "norms": tuned("norms", 5e-3),
         "bias": tuned("bias", 1e-3),
         "last-2-layers": tuned("last_layers", 1e-4, epochs=8, layers=2),
-        "first-layer": tuned("layers", 1e-4, layers=(0,)),
+        "first-layer": tuned("layers", 1e-4, layers=(0,), encoder=()),
         "layerwise-decay": tuned("layerwise", 5e-5, decay=0.9),
         "gradual-unfreezing": tuned("gradual_unfreezing", 5e-5, until=0.5),
         "l2-sp": tuned("l2_sp", 2e-5, strength=0.01),

@@ -12,6 +12,8 @@ from tiny_lm import byte_tokenizer
 from tiny_models import assert_same
 
 import lmlite
+from lmlite import tree
+from lmlite.adapt import METHODS, attach
 from lmlite.arms import items
 from lmlite.arms.arm import Labelled, Log
 from lmlite.arms.in_context import InContext
@@ -257,3 +259,12 @@ def test_a_t5_v1_0_with_its_copied_head_keeps_its_scale(tmp_path):
     expected = np.load(parity.REFERENCES / "parity.npz")["t5/logits"]
     found = lm.logits(parity.IDS, target_ids=parity.TARGET_IDS)
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_any_set_of_blocks_trains(lm):
+    """Of the encoder too."""
+    adapted, labels = attach(METHODS["layers"](layers=(), encoder=(1,)), lm, jax.random.key(0))
+    chosen = {path for path, label in labels.items() if label != tree.FROZEN}
+    assert chosen == {path for path in labels if path.startswith("encoder/layers_1/")} != set()
+    _, labels = attach(METHODS["layers"](layers=(0,), encoder=(0, 1)), lm, jax.random.key(0))
+    assert set(labels.values()) == {"layer_0", "encoder_0", "encoder_1", tree.FROZEN}

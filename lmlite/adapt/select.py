@@ -31,12 +31,17 @@ class LastLayers(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Layers(Method):
-    """The blocks `layers` train, any set of them; block i has the label layer_i."""
+    """The blocks `layers` train, any set of them, and of an encoder-decoder its encoder's blocks
+    `encoder`; block i has the label layer_i, or encoder_i.
+    """
 
     layers: tuple[int, ...] = (0,)
+    encoder: tuple[int, ...] = ()
 
     def rules(self, lm):
-        return (*((rf"layers_{i}/.*", f"layer_{i}") for i in self.layers), (".*", tree.FROZEN))
+        below = [(rf"encoder/layers_{i}/.*", f"encoder_{i}") for i in self.encoder]
+        above = [(rf"layers_{i}/.*", f"layer_{i}") for i in self.layers]
+        return (*below, *above, (".*", tree.FROZEN))
 
 
 class _ByDepth(Method):
