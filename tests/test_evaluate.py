@@ -126,6 +126,27 @@ def test_more_samples_than_rows_of_a_batch(lm):
         lm.generate("x", samples=2)
 
 
+def test_long_prompts_are_written_in_smaller_batches(lm, monkeypatch):
+    """A setting bounds the cache; the texts are the same."""
+    shapes, begin = [], loop.begin
+
+    def begun(*args):
+        shapes.append((len(args[-1]) * args[4].rows_each, args[-2].shape[1]))
+        return begin(*args)
+
+    monkeypatch.setattr(loop, "begin", begun)
+    generation = Generation(max_new_tokens=8, temperature=1.0, samples=3)
+    task, data = made(examples(7, lambda i: ()), generation=generation)
+    predictor = InContext(0, readings=()).fit(lm, task, data, 0, Log())
+    texts = predictor.write(task.test, Meter(), 0)
+    assert {rows for rows, _ in shapes} == {15}
+    for bound in (8, 2, 1):  # a cache of 16 times as many tokens
+        shapes.clear()
+        bounded = dataclasses.replace(predictor, tree_tokens=bound)
+        assert bounded.write(task.test, Meter(), 0) == texts
+        assert all(rows * (T + 8) <= 16 * bound or rows == 1 for rows, T in shapes)
+
+
 def test_items_that_are_all_alike_do_not_tell_of_other_numbers_than_shares():
     from lmlite.metrics import interval
 

@@ -38,9 +38,9 @@ class ModelPredictor:
 
     prompts: examples -> the texts to answer; None for those without demonstrations. readings: of
     the scores of choices beside the plain one, see `lmlite.icl.readings`. adaptation: what tuning
-    added to the base model. tree_tokens: bounds the memory of scoring, see `lmlite.icl.plan`. kept:
-    where answers are left while an evaluation runs, see `keeping`. scorer: what gives an item's
-    scores in place of `lm`, where arms are scored together.
+    added to the base model. tree_tokens: bounds the memory of answering, see `lmlite.icl.plan` and
+    `.write`. kept: where answers are left while an evaluation runs, see `keeping`. scorer: what
+    gives an item's scores in place of `lm`, where arms are scored together.
     """
 
     lm: LM
@@ -88,8 +88,8 @@ class ModelPredictor:
         """See `Predictor`."""
         encoded = self._encoded(examples)
         shared = self._shared(encoded)
-        kept = self.kept, meter, seed
-        return write(self.lm, encoded, shared, self.prefix, self.task.generation, *kept)
+        bounds = self.task.generation, self.tree_tokens
+        return write(self.lm, encoded, shared, self.prefix, *bounds, self.kept, meter, seed)
 
     def scores(self, encoded: Sequence[Encoded], meter: Meter) -> list[np.ndarray]:
         """Summed log-probabilities float64[C] of the choices of each encoded prompt."""

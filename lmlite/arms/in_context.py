@@ -43,7 +43,7 @@ class InContext:
     `lmlite.icl.readings`. direction: 'direct', 'channel' (Min et al. 2021, arXiv:2108.04106,
     p(prompt | answer)) or 'constrained' (decoded greedily, where only what leads to a choice is
     allowed). label_words: 'given', the task's choices, or 'found' by all labelled examples, see
-    `lmlite.icl.label_words`. tree_tokens: bounds the memory of scoring.
+    `lmlite.icl.label_words`. tree_tokens: bounds the memory of answering.
 
     With choose='nearest' the readings 'contextual' and 'domain' are left out: no prompt without
     content stands behind the demonstrations of every query.

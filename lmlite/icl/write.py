@@ -16,7 +16,7 @@ import numpy as np
 from lmlite.answers import Answers
 from lmlite.data.task import Generation
 from lmlite.decode import generate
-from lmlite.decode.prompts import batches, check_length, filled
+from lmlite.decode.prompts import batches, check_length, filled, pad
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded
 from lmlite.models.attention import Prefix
@@ -25,7 +25,7 @@ from lmlite.models.virtual import Virtual
 from lmlite.runtime import Meter
 
 _PREFIX = "shared_prompt"  # in the tree of parameters
-_ROWS = 16  # prompts that are continued together
+_ROWS = 16  # texts that are written together at most
 
 
 def write(
@@ -34,11 +34,13 @@ def write(
     shared: Sequence[bool],
     prefix: tuple[Prefix, ...] | None,
     generation: Generation,
+    tree_tokens: int,
     kept: Answers,
     meter: Meter,
     seed: int,
 ) -> list[list[str]]:
-    """S texts a prompt. shared: which prompts begin with the tokens of `prefix`. kept: where the
+    """S texts a prompt. shared: which prompts begin with the tokens of `prefix`. tree_tokens:
+    bounds the memory, as in scoring; a batch's cache has room for 16 times as many. kept: where the
     texts of each batch are left, and found again. seed: of the draws.
     """
     S = generation.samples
@@ -55,12 +57,19 @@ def write(
         skip = int(prefix[0].valid.sum()) if with_prefix and prefix else 0
         prompts = [encoded[i].context[skip:] for i in chosen]
         model = _behind(lm, prefix, skip) if skip else lm
-        for first in range(0, S, _ROWS):
-            samples = range(first, min(first + _ROWS, S))
-            texts = _texts(model, prompts, skip, samples, seed, generation, kept, meter)
+        rows = _rows(prompts, generation.max_new_tokens, tree_tokens)
+        for first in range(0, S, rows):
+            samples = range(first, min(first + rows, S))
+            texts = _texts(model, prompts, skip, samples, rows, seed, generation, kept, meter)
             for i, own in zip(chosen, texts, strict=True):
                 found[i] = found[i] + own
     return found
+
+
+def _rows(prompts: Sequence[Sequence[int]], new: int, tree_tokens: int) -> int:
+    """How many texts are written together: as many for all prompts, so that programs are shared."""
+    width = pad(prompts)[0].shape[1]
+    return max(1, min(_ROWS, _ROWS * tree_tokens // (width + new)))
 
 
 def _texts(
@@ -68,13 +77,14 @@ def _texts(
     prompts: Sequence[Sequence[int]],
     skip: int,
     samples: range,
+    rows: int,
     seed: int,
     generation: Generation,
     kept: Answers,
     meter: Meter,
 ) -> list[list[str]]:
     """The texts after each prompt, which of its samples they are; skip: tokens of the prefix that
-    stands before the prompts. A prompt is read once for all of these samples.
+    stands before the prompts; rows: texts of a batch. A prompt is read once for all these samples.
     """
     _check_room(lm, prompts, skip, generation.max_new_tokens)
     n = len(samples)
@@ -84,12 +94,12 @@ def _texts(
         temperature=generation.temperature,
         samples=n,
         seed=seed,
-        batch_size=_ROWS,
+        batch_size=rows,
     )
     found: list[list[str]] = [[]] * len(prompts)
-    size = min(_ROWS // n, len(prompts))
-    for rows in batches(prompts, size):
-        full = filled(rows, size)
+    size = min(rows // n, len(prompts))
+    for chosen in batches(prompts, size):
+        full = filled(chosen, size)
         own = [prompts[i] for i in full]
         numbers = [i * generation.samples + s for i in full for s in samples]
 
