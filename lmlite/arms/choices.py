@@ -14,6 +14,7 @@ import numpy as np
 from lmlite.adapt.adaptation import Adaptation
 from lmlite.answers import NOT_KEPT, Answers
 from lmlite.arms.arm import Cost
+from lmlite.arms.demonstrations import Same
 from lmlite.arms.items import encode_examples, fills_mask, planned, scored_items
 from lmlite.data.item import Item
 from lmlite.data.task import Example, Task
@@ -80,9 +81,14 @@ class ModelPredictor:
         return self.lm.head is None
 
     def spaces(self, examples: Sequence[Example]) -> list[str]:
-        """See `Predictor`: what a prompt ends in, and what stands between it and its text."""
-        ends = [text[len(text.rstrip()) :] for text in self._contexts(examples)]
-        return [end + delimiter(self.task) for end in ends]
+        """See `Predictor`: what a prompt ends in, and what stands between it and its text.
+
+        Only behind nothing else does a prompt end in what its demonstrations end in: those found
+        for each query are not looked up again for that.
+        """
+        shown = self.prompts.demonstrations if isinstance(self.prompts, Same) else ()
+        texts = [prompt(self.lm, self.task, shown, e.prompt) for e in examples]
+        return [text[len(text.rstrip()) :] + delimiter(self.task) for text in texts]
 
     def write(self, examples: Sequence[Example], meter: Meter, seed: int) -> list[list[str]]:
         """See `Predictor`."""
@@ -120,12 +126,8 @@ class ModelPredictor:
         yield from (np.asarray(moved[path]) for path in sorted(moved))
 
     def _encoded(self, examples: Sequence[Example]) -> list[Encoded]:
-        return encode_examples(self.lm, self.task, examples, self._contexts(examples))
-
-    def _contexts(self, examples: Sequence[Example]) -> list[str]:
-        if self.prompts is not None:
-            return self.prompts(examples)
-        return [prompt(self.lm, self.task, (), e.prompt) for e in examples]
+        contexts = None if self.prompts is None else self.prompts(examples)
+        return encode_examples(self.lm, self.task, examples, contexts)
 
     def _asked(self, reading: str, examples: Sequence[Example]) -> list[Encoded]:
         """What a reading of these examples' scores needs beside them."""

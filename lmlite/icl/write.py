@@ -68,7 +68,7 @@ def write(
 
 def _rows(prompts: Sequence[Sequence[int]], new: int, tree_tokens: int) -> int:
     """How many texts are written together: as many for all prompts, so that programs are shared."""
-    width = pad(prompts)[0].shape[1]
+    width = pad([max(prompts, key=len)])[0].shape[1]
     return max(1, min(_ROWS, _ROWS * tree_tokens // (width + new)))
 
 
