@@ -33,7 +33,10 @@ class Checkpoints:
             raise UserError(f"cannot write checkpoints to {directory}: {error}") from error
 
     def save(self, step: int, state: Any) -> None:
-        """Saves a pytree of arrays as of `step` and returns when it is durable."""
+        """Saves a pytree of arrays as of `step` and returns when it is durable.
+
+        Raises UserError where it cannot be written; the one before stays.
+        """
         index = _index(state)
         leaves = dict(zip(index, jax.tree.leaves(state), strict=True))
         packed = {
@@ -43,7 +46,14 @@ class Checkpoints:
         large = {path: leaf for path, leaf in leaves.items() if np.size(leaf) >= _SMALL}
         arrays = ocp.args.StandardSave({"small": packed, "large": large})
         described = ocp.args.JsonSave(index)
-        self._manager.save(step, args=ocp.args.Composite(arrays=arrays, index=described))
+        try:
+            self._manager.save(step, args=ocp.args.Composite(arrays=arrays, index=described))
+        except (OSError, ValueError) as error:  # a full disk is either, by who meets it
+            why = " ".join(str(error).split())
+            raise UserError(
+                f"cannot write a checkpoint to {self._manager.directory} (... {why[-100:]}); make "
+                "room, and the same command goes on from the one before"
+            ) from error
 
     def restore(self, like: Any) -> Any | None:
         """The newest state in the structure of `like`, or None where there is none.

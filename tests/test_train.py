@@ -13,6 +13,7 @@ from tiny_lm import tiny_lm
 
 from lmlite import loop, train, tree
 from lmlite.adapt import METHODS, attach
+from lmlite.checkpoint import Checkpoints
 from lmlite.data.epochs import Epochs
 from lmlite.data.item import choice_item, class_item
 from lmlite.data.pack import pack
@@ -148,6 +149,21 @@ def test_a_damaged_checkpoint_is_told_of(lm, tmp_path):
         file.write_text("{")
     with pytest.raises(UserError, match="is damaged .*; delete that folder to train anew"):
         run(lm, "lora", tmp_path, epochs=1)
+
+
+def test_a_full_disk_is_told_of_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
+    kept = Checkpoints(tmp_path)
+    kept.save(0, {"a": np.arange(3.0)})
+
+    def full(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing\nx: No space left on device")
+
+    monkeypatch.setattr(kept._manager, "save", full)
+    with pytest.raises(UserError, match="cannot write a checkpoint to .*No space left.*room") as e:
+        kept.save(1, {"a": np.zeros(3)})
+    assert "\n" not in str(e.value)
+    np.testing.assert_array_equal(kept.restore({"a": np.zeros(3)})["a"], np.arange(3.0))
+    kept.close()
 
 
 def test_nan_stops_with_the_step_and_keeps_the_checkpoint(lm, tmp_path, monkeypatch):
