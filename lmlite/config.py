@@ -97,7 +97,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def cast(value: Any, default: Any) -> Any:
-    """The value, or the value a text spells, as the type of the default.
+    """The value, or the value a text spells, as the type of the default; \\n spells a line break.
 
     Elements of a tuple take the type of the default's first element, or of its element at the same
     place where the default mixes types, in which a name may stand for a number. A default of None
@@ -124,7 +124,7 @@ def cast(value: Any, default: Any) -> Any:
 def _read(text: str, default: Any) -> Any:
     """The value that a text spells where `default` stands; ValueError if it spells none."""
     if isinstance(default, str):
-        return text
+        return text.replace("\\n", "\n")  # a shell passes it on as two characters
     if isinstance(default, bool):
         return {"true": True, "false": False}.get(text.lower(), text)
     if isinstance(default, int | float):

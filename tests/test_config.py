@@ -105,6 +105,9 @@ def test_config_files_are_found_from_any_folder(tmp_path, monkeypatch):
     "path, value, expected",
     [
         ("model", "12", "12"),
+        ("model", r"a\nb:", "a\nb:"),
+        ("tune.layers", r"('\n', 'k')", ("\n", "k")),
+        ("tune.layers", r"\n\n,k", ("\n\n", "k")),
         ("tune.steps", "20", 20),
         ("tune.steps", 20, 20),
         ("tune.rate", "1", 1.0),
