@@ -61,12 +61,14 @@ def experiment(task_name: str, model: str, arms: dict[str, ConfigDict]) -> Confi
     examples: labelled examples, of which the fraction dev_fraction is for development. seeds: of
     tuning runs; draws: of demonstrations. seed: of the labelled and the test sample. together: how
     many tuning runs of one form (seeds, learning rates, ranks) may train in one compiled step; 0
-    leaves it to the device.
+    leaves it to the device. quantize: 'int8' or 'nf4' holds the model's linear layers in 8 or 4
+    bits, '' in `dtype`.
     """
     return ConfigDict(
         dict(
             model=model,
             dtype="float32",
+            quantize="",
             task=task(task_name),
             examples=64,
             dev_fraction=0.25,

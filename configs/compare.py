@@ -38,3 +38,9 @@ def sweep_dtype():
     """Precision of the matrix products."""
     for dtype in ("float32", "bfloat16"):
         yield {"dtype": dtype}
+
+
+def sweep_quantize():
+    """The base model's linear layers in fewer and fewer bits."""
+    for quantize in ("", "int8", "nf4"):
+        yield {"quantize": quantize}

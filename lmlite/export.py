@@ -107,7 +107,7 @@ def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
         raise UserError(f"run {run} in {folder} is not finished; give its command again first")
     if not (folder / "checkpoints" / run).is_dir():
         raise UserError(f"{folder / 'checkpoints' / run} is gone; run the command anew elsewhere")
-    (task, data, test), lm = drawn(config), load(config.model, config.dtype)
+    (task, data, test), lm = drawn(config), _loaded(config)
     now = fingerprint(task, lm.params, data.train, data.dev, test)
     if read_config(folder).get("data", now) != now:
         raise UserError(
@@ -117,6 +117,11 @@ def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
         )
     predictor = job.arm.fit(lm, task, data, job.seed, Log(folder / "checkpoints" / run))
     return lm, predictor.adaptation
+
+
+def _loaded(config: ConfigDict) -> LM:
+    """The base model of a workdir; those of earlier versions do not say `quantize`."""
+    return load(config.model, config.dtype, config.get("quantize") or "")
 
 
 def _tuples(value):

@@ -47,7 +47,7 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
     task = load_task(config.task)
     examples = sample(task.train, config.examples, config.seed)
     parts = split_folds(examples, config.folds, config.seed)
-    lm = load(config.model, config.dtype)
+    lm = load(config.model, config.dtype, config.quantize)
     write_data(workdir, fingerprint(task, lm.params, *parts))
     results, answers = (Records(workdir / f"{x}.jsonl") for x in ("results", "predictions"))
     done = {(row["job"], row["seed"], row["split"]) for row in results.rows()}

@@ -17,6 +17,7 @@ from lmlite.errors import UserError
 from lmlite.models import weights
 from lmlite.models.config import StackConfig
 from lmlite.models.lm import LM
+from lmlite.models.quantized import Quantized
 
 _TOKENS = ("prompt", "prefix")  # labels of learned tokens: a model has one set, of plain names
 
@@ -51,6 +52,7 @@ def join(method: Method, lm: LM, added: Params) -> tuple[LM, dict[str, str]]:
     slot = free_slot(lm) if method.hooks() else 0
     params, labels = _placed(method, lm, added, slot)
     train, frozen = tree.split(params, labels)
+    _check_trainable(method, train)
     train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
     adapted = dataclasses.replace(
         lm,
@@ -62,6 +64,16 @@ def join(method: Method, lm: LM, added: Params) -> tuple[LM, dict[str, str]]:
         penalty=method.penalty or lm.penalty,
     )
     return adapted, labels
+
+
+def _check_trainable(method: Method, train: Params) -> None:
+    """Refuses to train what is held in integers."""
+    for path, leaf in tree.flatten(train).items():
+        if isinstance(leaf, Quantized):
+            raise UserError(
+                f"method {type(method).__name__} trains {path}, which is held in {leaf.format}; "
+                "take one that adds parameters, such as lora, or load the model with quantize=''"
+            )
 
 
 @functools.lru_cache(maxsize=1024)

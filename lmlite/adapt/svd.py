@@ -5,7 +5,6 @@ I inputs, O outputs, R rank.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -74,8 +73,8 @@ def factors(delta: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _changes(adaptation: Adaptation, lm: LM) -> dict[str, np.ndarray]:
     """{path: change} of the base's parameters that change, as float64."""
-    wide = dataclasses.replace(lm, params=jax.tree.map(lambda x: x.astype(jnp.float32), lm.params))
-    before = tree.flatten(wide.params)
+    before = {path: leaf.astype(jnp.float32) for path, leaf in tree.flatten(lm.params).items()}
+    wide = dataclasses.replace(lm, params=tree.unflatten(before))
     after = tree.flatten(adaptation.folded(wide).params)
     deltas = {path: np.float64(after[path]) - np.float64(leaf) for path, leaf in before.items()}
     return {path: delta for path, delta in deltas.items() if delta.any()}

@@ -35,7 +35,8 @@ def squared_gradients(
     """
     labels = {path: "fisher" if path in paths else tree.FROZEN for path in tree.flatten(lm.params)}
     train, frozen = tree.split(lm.params, labels)
-    train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
+    wide = {path: leaf.astype(jnp.float32) for path, leaf in tree.flatten(train).items()}
+    train = tree.unflatten(wide)  # of a quantized leaf, what it stands for
     total = jax.tree.map(jnp.zeros_like, train)
     length, reads = row_length(items, lm.config.max_positions), most_reads(items, 1)
     for i in range(len(items)):

@@ -26,6 +26,7 @@ from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.readings import check
 from lmlite.models.lm import LM
+from lmlite.models.quantized import is_quantized
 from lmlite.runtime import Meter, stream
 from lmlite.train import Settings, Trained, fit
 
@@ -157,8 +158,10 @@ class Tuned:
         return ModelPredictor(deployed, task, cost, readings=self.readings, adaptation=found)
 
     def _deployed(self, lm: LM, start: Start, result: Trained) -> LM:
-        """The model as it answers queries: folded into plain weights where the method can be."""
-        if not self.method.foldable or lm.hooks:
+        """The model as it answers queries: folded into plain weights where the method can be, but
+        not into quantized ones, which would lose their form.
+        """
+        if not self.method.foldable or lm.hooks or is_quantized(lm.params):
             return dataclasses.replace(start.adapted, params=result.params)
         params = self.method.merge(result.params)
         return dataclasses.replace(lm, params=params, head=start.adapted.head)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from lmlite import tree
@@ -24,7 +25,8 @@ def fingerprint(task: Task, params: Any, *examples: Sequence[Example]) -> str:
     seen = (*examples, task.train[:_FIRST], task.shown[:_FIRST])
     shown = [[dataclasses.astuple(example) for example in some] for some in seen]
     digest = hashlib.sha256(json.dumps([said, shown]).encode())
-    for path, leaf in tree.flatten(params).items():
+    leaves = ((p, leaf) for p, one in tree.flatten(params).items() for leaf in jax.tree.leaves(one))
+    for path, leaf in leaves:
         part = leaf[:1] if leaf.ndim > 1 else leaf  # not all of it comes from the device
         first = np.asarray(part).reshape(-1)[:_SHOWN]
         digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode() + first.tobytes())

@@ -22,7 +22,7 @@ def command(config: ConfigDict, workdir: Path) -> None:
     if config.batch_size < 1:
         raise UserError(f"batch_size={config.batch_size} must be at least 1")
     records = Records(workdir / "generations.jsonl")
-    lm = load(config.model, config.dtype)
+    lm = load(config.model, config.dtype, config.quantize)
     lm = load_adapter(lm, config.adapter) if config.adapter else lm
     options = config.options.to_dict()
     done = [row["prompt"] for row in records.rows()]

@@ -24,10 +24,10 @@ _BATCH = 16  # texts that are generated together where batch_size is no number
 
 @register_model("lmlite")
 class LmliteLM(TemplateLM):
-    """source: what `lmlite.load` takes; dtype: 'float32', 'bfloat16' or 'float16'; adapter: a PEFT
-    directory; max_length: of a prompt with its continuation, 0 for the model's context;
-    tree_tokens: of texts scored together, which bounds the memory; batch_size: of texts generated
-    together. The device is JAX's own choice: `device`, a flag of lm_eval, is not read.
+    """source, dtype, quantize: what `lmlite.load` takes; adapter: a PEFT directory; max_length: of
+    a prompt with its continuation, 0 for the model's context; tree_tokens: of texts scored
+    together, which bounds the memory; batch_size: of texts generated together. The device is JAX's
+    own choice: `device`, a flag of lm_eval, is not read.
 
     Raises UserError for another argument, and what cannot be loaded or does not continue texts.
     """
@@ -36,6 +36,7 @@ class LmliteLM(TemplateLM):
         self,
         source: str = "",
         dtype: str = "float32",
+        quantize: str = "",
         adapter: str = "",
         max_length: int = 0,
         tree_tokens: int = TREE_TOKENS,
@@ -48,7 +49,7 @@ class LmliteLM(TemplateLM):
             raise UserError(f"model_args: {unknown[0]!r} is unknown; known: {known}")
         if not source:
             raise UserError("model_args: source is missing; write source=package:NAME or a folder")
-        lm = load(source, dtype)
+        lm = load(source, dtype, quantize)
         if not (lm.config.causal or lm.config.cross):
             raise UserError(f"model {source!r} does not continue texts; use a decoder")
         self.lm = _ending(load_adapter(lm, adapter) if adapter else lm)

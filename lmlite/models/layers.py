@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmlite.models.quantized import Quantized
+
 ACTIVATIONS = {
     "silu": jax.nn.silu,
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -26,14 +28,31 @@ def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) ->
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def matmul(x: jax.Array, kernel: jax.Array, dtype: str, transposed: bool = False) -> jax.Array:
+def matmul(
+    x: jax.Array, kernel: jax.Array | Quantized, dtype: str, transposed: bool = False
+) -> jax.Array:
     """x [..., I] times kernel [I, O], operands in `dtype`, accumulated and returned in float32.
 
-    transposed: the kernel is stored as [O, I]. Differentiable in reverse, any number of times; the
-    cotangent is rounded to `dtype` too, so that both backward products are as fast as this one.
+    transposed: the kernel is stored as [O, I]. Differentiable in reverse, any number of times (a
+    quantized kernel has no gradient); the cotangent is rounded to `dtype` too, so that both
+    backward products are as fast as this one.
+    """
+    if isinstance(kernel, Quantized):
+        return _matmul_quantized(x, kernel, dtype)
+    return _matmul(x, kernel, dtype, transposed)
 
-    On CPU, XLA hands bfloat16 x bfloat16 -> float32 to packed kernels, but computes bfloat16 ->
+
+@functools.partial(jax.checkpoint, static_argnums=2)
+def _matmul_quantized(x: jax.Array, kernel: Quantized, dtype: str) -> jax.Array:
+    """Decoded again in the backward pass, so that no layer's kernel is held from one to the other."""
+    whole, factor = kernel.factors(dtype)
+    y = _matmul(x, whole, dtype, False)
+    return y if factor is None else y * factor
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _matmul(x: jax.Array, kernel: jax.Array, dtype: str, transposed: bool) -> jax.Array:
+    """On CPU, XLA hands bfloat16 x bfloat16 -> float32 to packed kernels, but computes bfloat16 ->
     bfloat16 by widening both operands: hence the float32 result. It copies what is transposed: the
     kernel is contracted as it is stored, and its gradient transposes the smaller factor.
     """
@@ -44,12 +63,12 @@ def matmul(x: jax.Array, kernel: jax.Array, dtype: str, transposed: bool = False
 
 
 def _forward(x, kernel, dtype, transposed):
-    return matmul(x, kernel, dtype, transposed), (x.astype(dtype), kernel, jnp.zeros((), x.dtype))
+    return _matmul(x, kernel, dtype, transposed), (x.astype(dtype), kernel, jnp.zeros((), x.dtype))
 
 
 def _backward(dtype, transposed, saved, g):
     x, kernel, like = saved
-    dx = matmul(g, kernel, dtype, not transposed)
+    dx = _matmul(g, kernel, dtype, not transposed)
     rows = [a.reshape(-1, a.shape[-1]) for a in ((g, x) if transposed else (x, g))]
     return dx.astype(like.dtype), _outer(*rows, dtype).astype(kernel.dtype)
 
@@ -57,11 +76,11 @@ def _backward(dtype, transposed, saved, g):
 def _outer(a, b, dtype):
     """a' b: [T, M], [T, N] -> [M, N]."""
     if a.shape[1] <= b.shape[1]:
-        return matmul(a.T, b, dtype)
-    return matmul(b.T, a, dtype).T
+        return _matmul(a.T, b, dtype, False)
+    return _matmul(b.T, a, dtype, False).T
 
 
-matmul.defvjp(_forward, _backward)
+_matmul.defvjp(_forward, _backward)
 
 
 def parameter(module: nn.Module, name: str, init: Callable, shape: tuple[int, ...]) -> jax.Array:

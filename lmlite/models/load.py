@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lmlite.data import packages
 from lmlite.errors import UserError
-from lmlite.models import gguf, gguf_file, gguf_tokenizer, hf, tokenizer
+from lmlite.models import gguf, gguf_file, gguf_tokenizer, hf, quantized, tokenizer
 from lmlite.models.build import build
 from lmlite.models.lm import LM
 
@@ -13,12 +13,13 @@ _HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.txt"]
 _HUB_COPIES = ["consolidated*.safetensors"]  # Mistral's own format, beside the one that is read
 
 
-def load(source: str | Path, dtype: str = "float32") -> LM:
+def load(source: str | Path, dtype: str = "float32", quantize: str = "") -> LM:
     """The language model at `source`, its weights and matrix products in `dtype`.
 
     source: a Hugging Face directory, a .gguf file, `hf://org/name[@revision]`, or `package:NAME`
-    for a model of the package table. dtype: 'float32', 'bfloat16' or 'float16'. A model without a
-    tokenizer has `LM.tokenizer` None.
+    for a model of the package table. dtype: 'float32', 'bfloat16' or 'float16'. quantize: 'int8' or
+    'nf4' holds the linear layers of all blocks in 8 or 4 bits (`lmlite.models.quantized`). A model
+    without a tokenizer has `LM.tokenizer` None.
     Raises UserError where there is no model at `source` or its files cannot be used.
     """
     if dtype not in DTYPES:
@@ -33,6 +34,7 @@ def load(source: str | Path, dtype: str = "float32") -> LM:
         params = hf.read_params(path, config, dtype)
         text = tokenizer.from_dir(path, config.vocab_size)
         text = text and text.with_ends(config.bos_id, config.eos_ids)
+    params = quantized.quantize(params, quantize) if quantize else params
     return LM(build(config, dtype), params, config, text, str(source))
 
 

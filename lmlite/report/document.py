@@ -32,6 +32,7 @@ FACTS = (
     ("Seeds", "config.seeds"),
     ("Demonstration draws", "config.draws"),
     ("Precision", "config.dtype"),
+    ("Linear layers held in", "config.quantize"),
     ("Processor", "processor"),
     ("Devices", "devices"),
     ("Platform", "platform"),
