@@ -37,7 +37,9 @@ def compare(config: ConfigDict, workdir: Path, models: Path | None = None) -> No
     todo = list(jobs(config))  # first: a misspelt arm should not wait for a download
     task, data, test = drawn(config)
     states = StateStore(workdir / "states")
-    run = Comparison(load(config.model, config.dtype, config.quantize), task, data, test, workdir, models, states)
+    run = Comparison(
+        load(config.model, config.dtype, config.quantize), task, data, test, workdir, models, states
+    )
     write_data(workdir, fingerprint(task, run.lm.params, data.train, data.dev, test))
     for job in todo if models else ():
         check_saving(job, run.lm, data)

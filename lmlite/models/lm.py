@@ -17,6 +17,7 @@ import numpy as np
 from lmlite.errors import UserError
 from lmlite.models.config import ModelConfig
 from lmlite.models.network import Network
+from lmlite.models.quantized import decoded
 from lmlite.models.tokenizer import Tokenizer
 from lmlite.models.tokens import Tokens
 from lmlite.models.virtual import Virtual
@@ -157,6 +158,8 @@ class LM:
     def save(self, directory: str | Path) -> None:
         """Writes a Hugging Face directory: config, safetensors and, if there is one, the tokenizer.
 
+        Quantized kernels are written as what they stand for.
+
         Raises UserError where a method's parameters are still beside the model's (merge them first)
         or the directory cannot be written.
         """
@@ -164,7 +167,7 @@ class LM:
 
         if self.hooks or self.head is not None or self.virtual is not None:
             raise UserError("an adapted model has no Hugging Face layout; merge its method first")
-        hf.write(Path(directory), self.config, self.params)
+        hf.write(Path(directory), self.config, decoded(self.params))
         if self.tokenizer is not None:
             self.tokenizer.save(Path(directory))
 

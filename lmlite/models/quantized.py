@@ -123,6 +123,13 @@ def quantize(params: dict, format: str) -> dict:
     return tree.merge(params, tree.unflatten({path: encode(flat[path], format) for path in paths}))
 
 
+def decoded(params: dict) -> dict:
+    """The parameters with what quantized kernels stand for in their place, in their dtype."""
+    flat = tree.flatten(params)
+    own = {p: jnp.asarray(leaf) for p, leaf in flat.items() if isinstance(leaf, Quantized)}
+    return tree.merge(params, tree.unflatten(own))
+
+
 def is_quantized(params: dict) -> bool:
     """Whether any kernel is."""
     return any(isinstance(leaf, Quantized) for leaf in tree.flatten(params).values())
