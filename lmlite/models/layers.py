@@ -44,7 +44,7 @@ def matmul(
 
 @functools.partial(jax.checkpoint, static_argnums=2)
 def _matmul_quantized(x: jax.Array, kernel: Quantized, dtype: str) -> jax.Array:
-    """Decoded again in the backward pass, so that no layer's kernel is held from one to the other."""
+    """Decodes again in the backward pass, so that no layer's kernel is held until then."""
     whole, factor = kernel.factors(dtype)
     y = _matmul(x, whole, dtype, False)
     return y if factor is None else y * factor
