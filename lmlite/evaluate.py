@@ -95,8 +95,9 @@ def _answers(predictor, task: Task, examples, meter: Meter, seed: int) -> Mappin
         )
     if task.kind is Likelihoods:
         spaces = [len(text.encode()) for text in predictor.spaces(examples)]
-        logprobs = np.array([float(s[0]) for s in readings[""]])
-        return {"": Likelihoods(logprobs, [e.target for e in examples], spaces)}
+        logprobs, *passed_by = np.stack(readings[""], axis=1)
+        greedy = [bool(n == 0) for own in passed_by for n in own]
+        return {"": Likelihoods(logprobs, [e.target for e in examples], spaces, greedy)}
     targets = np.array([e.target for e in examples])
     texts = [predictor.words or e.choices for e in examples]
     plain = {"": texts} if predictor.of_texts else {}
@@ -147,4 +148,5 @@ def _shown(example: Example, answers: Answers, i: int) -> dict:
     if isinstance(answers, Texts):
         return {"prediction": answers.written[i], "target": example.answer, "scores": []}
     scores = [float(answers.logprobs[i])]
-    return {"prediction": None, "target": example.answer, "scores": scores}
+    greedy = {"greedy": answers.greedy[i]} if answers.greedy else {}
+    return {"prediction": None, "target": example.answer, "scores": scores, **greedy}

@@ -72,18 +72,22 @@ def fit_jointly(
 
 
 def answering(
-    network: Network, members: Sequence[Member], trained: Sequence[Trained | UserError]
+    network: Network,
+    members: Sequence[Member],
+    trained: Sequence[Trained | UserError],
+    greedy: bool = False,
 ) -> Callable[[Sequence[Item], Meter], list[list[np.ndarray]]]:
     """(items, meter) -> [C] an item, arm by arm: what each member has learned says of the items.
 
     To float32 rounding what each says alone, computed in one compiled step. Members that have
-    learned nothing take no part but in the shapes, which are those that `network` reads.
+    learned nothing take no part but in the shapes, which are those that `network` reads. greedy:
+    [2, C] an item, see `lmlite.icl.score`.
     """
     able = [a for a, found in enumerate(trained) if isinstance(found, Trained)]
     scorer = _scorer(network, members)
     learned = [_learned(*pair) for pair in zip(members, trained, strict=True)]
     own = jax.tree.map(lambda leaf: leaf[able], (stack(learned), scorer.constants))
-    return functools.partial(dataclasses.replace(scorer, constants=own[1]), own[0])
+    return functools.partial(dataclasses.replace(scorer, constants=own[1]), own[0], greedy=greedy)
 
 
 def _learned(member: Member, found: Trained | UserError) -> dict:

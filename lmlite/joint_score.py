@@ -5,6 +5,7 @@ A arms, U read positions, M targets a read, C choices, D width.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -46,16 +47,19 @@ class Scorer:
         meter: Meter,
         start: int = 0,
         known: Callable[[Batch], np.ndarray | None] = lambda batch: None,
+        greedy: bool = False,
     ) -> list[list[np.ndarray]]:
         """Summed log-probabilities float64[C] of each item's choices, arm by arm.
 
         train: what the arms learned, stacked. known: float32[A, R, T, D] entering layer `start`.
+        greedy: float64[2, C], see `lmlite.icl.score`.
         A batch has as many tokens as one of a single arm, those of all arms counted.
         """
         A = len(jax.tree.leaves(train)[0])
+        program = _greedy if greedy else _logprobs
 
         def logprobs(batch, _):
-            return _logprobs(
+            return program(
                 meter, self.network, start, train, self.constants, self.shared, batch, known(batch)
             )
 
@@ -70,14 +74,15 @@ def whole(shared, constants: Constants, train) -> dict:
     return tree.merge(shared, constants.own, train, tree.unflatten(scaled))
 
 
-def _of_all(network, start, train, constants, shared, batch, known):
-    """float32[A, U, M]: one batch as every arm sees it."""
+def _of_all(network, start, train, constants, shared, batch, known, greedy=False):
+    """float32[A, U, M], or [A, 2, U, M] where `greedy`: one batch as every arm sees it."""
 
     def one(train, constants, known):
         params = whole(shared, constants, train)
-        return batch_logprobs(network, start, params, batch, states=known)
+        return batch_logprobs(network, start, params, batch, states=known, greedy=greedy)
 
     return jax.vmap(one)(train, constants, known)
 
 
 _logprobs = Program(_of_all, static=2)
+_greedy = Program(partial(_of_all, greedy=True), static=2)

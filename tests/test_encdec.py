@@ -132,6 +132,24 @@ def test_choices_are_scored_as_targets_of_the_prompt(lm):
     np.testing.assert_allclose(found.ravel(), expected, atol=1e-4)
 
 
+def test_whether_a_text_is_what_it_writes(lm):
+    lm = dataclasses.replace(lm, tokenizer=byte_tokenizer())
+    test = []
+    for prompt in ("%&'()*", "+,-", "./0123456789", "ABC"):
+        ids, mask = padded([lm.text.encode(prompt)])
+        said = [*lm.config.start_ids]
+        for _ in range(3):
+            said.append(int(np.asarray(lm.logits(ids, mask, [said]))[0, -1].argmax()))
+        said = said[len(lm.config.start_ids) :]
+        for written in (said, said[:1], [*said[:2], said[2] ^ 1]):
+            test.append(Example(f"{len(test)}", prompt, (), lm.text.decode(written), ""))
+    task = Task("t", (), tuple(test), (), tuple(test), target_delimiter="",
+                metrics=("greedy_accuracy",))  # fmt: skip
+    predictor = InContext(0, readings=()).fit(lm, task, Labelled((), ()), 0, Log())
+    found = predictor.predict(test, Meter())[""]
+    assert [s[1] for s in found] == [0, 0, 1] * 4
+
+
 @pytest.mark.parametrize(
     "config, generation, expected",
     [

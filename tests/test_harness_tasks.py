@@ -182,7 +182,7 @@ def test_prompts_choices_and_answers_are_those_of_lm_eval(case, tmp_path, monkey
     assert_same(task, theirs_of(path, monkeypatch), shots=(0,) if rolling else (0, 3))
     assert task.metrics == {
         "multiple_choice": ("accuracy", "acc_norm"),
-        "loglikelihood": ("perplexity",),
+        "loglikelihood": ("perplexity", "greedy_accuracy"),
         "loglikelihood_rolling": ("bits_per_byte", "byte_perplexity", "word_perplexity"),
         "generate_until": ("exact_match",),
     }[fields["output_type"]]
@@ -260,7 +260,7 @@ def test_its_own_files_with_local_data(name, tmp_path, monkeypatch):
         docs = {theirs.doc_to_text(d): theirs.doc_to_target(d) for d in theirs.eval_docs}
         found = task.train + task.dev + task.test
         assert docs == {e.prompt: e.target for e in found} and len(found) == 8
-        assert task.metrics == ("perplexity",)
+        assert task.metrics == ("perplexity", "greedy_accuracy")
         return
     theirs.sampler = type(
         "First", (), {"sample": lambda self, n, eval_doc: theirs_first(theirs, n)}

@@ -145,3 +145,21 @@ def test_another_models_mask_is_told_of():
     with pytest.raises(UserError, match="'<mask>'; this model fills '.MASK.', name that"):
         fills_mask(model(), task("<mask>").train)
     assert fills_mask(model(ROBERTA, "<mask>"), task("<mask>").train)
+
+
+def test_whether_a_word_is_the_likeliest_of_all_at_the_mask():
+    lm = model()
+    test, wanted = [], []
+    for i in range(1, 25):
+        prompt = f"{'ab'[i % 2]}[MASK]{'xyz'[i % 3] * i}."
+        ids = lm.text.encode(prompt)
+        best = int(np.asarray(lm.logits([ids]))[0, ids.index(lm.text.mask_id)].argmax())
+        if best < 94:  # a character by itself
+            for word in (lm.text.decode([best]), lm.text.decode([best ^ 1])):
+                test.append(Example(f"{i} {word}", prompt, (), word, f"{i}"))
+            wanted += [True, False]
+    asked = Task("t", (), tuple(test), (), tuple(test), target_delimiter="",
+                 metrics=("greedy_accuracy",))  # fmt: skip
+    predictor = InContext(0, readings=()).fit(lm, asked, Labelled((), ()), 0, Log())
+    found = [s[1] == 0 for s in predictor.predict(test, Meter())[""]]
+    assert found == wanted and wanted

@@ -61,8 +61,9 @@ class Predictor(Protocol):
         """
 
     def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
-        """Scores [C] of each example's choices, higher is better, under one or more readings; [1],
-        its log-probability, of a text that is given.
+        """Scores [C] of each example's choices, higher is better, under one or more readings. Of a
+        text that is given [1], its log-probability; [2] where the task asks what is greedy, with
+        how many of its tokens greedy decoding passes by.
 
         The reading '' is the plain one; others ('contextual', 'batch') are reported as arms of
         their own that shared the work. What the prediction costs is added to `meter`.

@@ -70,7 +70,8 @@ class ModelPredictor:
         found = iter(self.scores([*encoded, *chain.from_iterable(asked)], meter))
         scores, *others = ([next(found) for _ in part] for part in (encoded, *asked))
         tokens = [np.array([len(c) for c in e.choices]) for e in encoded]
-        return {"": scores} | {
+        plain = [s.reshape(-1) for s in scores]  # [2, 1] of a text, [C] of choices
+        return {"": plain} | {
             name: read(name, examples, scores, tokens, own)
             for name, own in zip(names, others, strict=True)
         }
@@ -98,7 +99,9 @@ class ModelPredictor:
         return write(self.lm, encoded, shared, self.prefix, *bounds, self.kept, meter, seed)
 
     def scores(self, encoded: Sequence[Encoded], meter: Meter) -> list[np.ndarray]:
-        """Summed log-probabilities float64[C] of the choices of each encoded prompt."""
+        """Summed log-probabilities float64[C] of the choices of each encoded prompt; float64[2, C]
+        where the task asks what is greedy, see `lmlite.icl.score`.
+        """
         P = len(self.prefix_ids)
         shares = self._shared(encoded)
         found: list[np.ndarray] = [np.empty(0)] * len(encoded)
@@ -109,7 +112,7 @@ class ModelPredictor:
             sums = self._sums(items, self.prefix if shared else None, meter)
             for tree, values in zip(trees, sums, strict=True):
                 ends = np.cumsum([len(own[j].choices) for j in tree])
-                for j, part in zip(tree, np.split(values, ends[:-1]), strict=True):
+                for j, part in zip(tree, np.split(values, ends[:-1], axis=-1), strict=True):
                     found[chosen[j]] = part
         return found
 
@@ -117,7 +120,10 @@ class ModelPredictor:
         if self.scorer is not None:
             return self.scorer(items, meter) if items else []
         lm, limit = self.lm, self.lm.config.max_positions
-        return score(lm.network, lm.params, items, limit, meter, prefix, kept=self.kept)
+        greedy = self.task.asks_greedy
+        return score(
+            lm.network, lm.params, items, limit, meter, prefix, kept=self.kept, greedy=greedy
+        )
 
     def _fitted(self) -> Iterator[np.ndarray]:
         """What tells this fit's answers from those of another of the same run."""

@@ -22,8 +22,8 @@ class _Found(NamedTuple):
 class CommonScores:
     """The scores of items, arm by arm, and what they cost.
 
-    compute: (items, meter) -> [C] an item, arm by arm. What is found is handed out once: an arm
-    that asks for the same items again has them computed again.
+    compute: (items, meter) -> [..., C] an item, arm by arm. What is found is handed out once: an
+    arm that asks for the same items again has them computed again.
     """
 
     def __init__(self, compute: Callable[[Sequence[Item], Meter], list[list[np.ndarray]]]):
@@ -31,7 +31,7 @@ class CommonScores:
         self._found: dict[tuple, _Found] = {}
 
     def of(self, arm: int, items: Sequence[Item], meter: Meter) -> list[np.ndarray]:
-        """[C] an item, for one arm; `meter` has an equal share of what they cost added to it."""
+        """[..., C] an item, for one arm; an equal share of what they cost is added to `meter`."""
         asked = tuple(_told(item) for item in items)
         new = asked not in self._found or arm not in self._found[asked].left
         if new:

@@ -52,7 +52,7 @@ def fit_together(
     began, meter = time.perf_counter(), Meter()
     ready = [attempt(_ready, job, lm, task, data, meter) for job in jobs]
     able = [a for a, one in enumerate(ready) if not isinstance(one, UserError)]
-    fitted = attempt(_fit, [(jobs[a], ready[a]) for a in able], lm, meter)
+    fitted = attempt(_fit, [(jobs[a], ready[a]) for a in able], lm, task, meter)
     if fitted is None or isinstance(fitted, UserError):  # each alone says best what it lacks
         for job in jobs:
             yield attempt(job.arm.fit, lm, task, data, job.seed, job.log)
@@ -104,7 +104,7 @@ def _light(runs: Sequence[Run]) -> bool:
     return mine <= tree.size_bytes(common)
 
 
-def _fit(pairs: Sequence[tuple[Fit, _Ready]], lm: LM, meter: Meter):
+def _fit(pairs: Sequence[tuple[Fit, _Ready]], lm: LM, task: Task, meter: Meter):
     """What each has learned or why nothing, and the scores of those that have; None where they
     are better fitted in turn.
     """
@@ -122,4 +122,4 @@ def _fit(pairs: Sequence[tuple[Fit, _Ready]], lm: LM, meter: Meter):
         for (job, ready), factor in zip(pairs, factors, strict=True)
     ]
     trained = fit_jointly(network, members, meter)
-    return trained, CommonScores(answering(network, members, trained))
+    return trained, CommonScores(answering(network, members, trained, task.asks_greedy))

@@ -101,6 +101,11 @@ class Task:
             return Choices
         return Texts if self.generation.max_new_tokens else Likelihoods
 
+    @property
+    def asks_greedy(self) -> bool:
+        """Whether a measure depends on which texts greedy decoding would write."""
+        return "greedy_accuracy" in self.metrics
+
 
 def with_metrics(task: Task, names: Sequence[str]) -> Task:
     """The task with its measures; () for the usual one. UserError for one that does not suit it."""

@@ -1,6 +1,6 @@
 """Log-probabilities of continuations by their tokens, with whether greedy decoding gives them.
 
-n requests, C continuations, U reads, M targets a read.
+n requests, C continuations.
 """
 
 import dataclasses
@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmlite.arms.items import planned
 from lmlite.data.item import Item
 from lmlite.icl.encode import Encoded
-from lmlite.icl.score import READOUT_ROWS, batch_states, summed
+from lmlite.icl.score import score as score_items
 from lmlite.models.lm import LM
-from lmlite.runtime import Meter, Program
+from lmlite.runtime import Meter
 
 
 class Request(NamedTuple):
@@ -60,11 +58,8 @@ def _values(lm: LM, encoded: Sequence[Encoded], most: int, context: int) -> list
     trees, items = planned(lm, encoded, most)
     found: list[np.ndarray] = [np.empty(0)] * len(encoded)
     for chosen in _alike(items):
-        sums = summed(
-            lambda batch, _: _score(meter, lm.network, lm.params, batch),
-            [items[t] for t in chosen],
-            context + lm.network.standing,
-        )
+        own, limit = [items[t] for t in chosen], context + lm.network.standing
+        sums = score_items(lm.network, lm.params, own, limit, meter, greedy=True)
         for t, values in zip(chosen, sums, strict=True):
             ends = np.cumsum([len(encoded[i].choices) for i in trees[t]])
             for i, part in zip(trees[t], np.split(values, ends[:-1], axis=-1), strict=True):
@@ -78,20 +73,3 @@ def _alike(items: Sequence[Item]) -> list[list[int]]:
     for i, item in enumerate(items):
         found[max(item.extent, 256).bit_length()].append(i)
     return list(found.values())
-
-
-def _logprobs(network, params, batch):
-    """float32[2, U, M]: log-probabilities, and 1 where another token was likelier."""
-
-    def block(xt):
-        x, t = xt
-        logp = jax.nn.log_softmax(network.readout(params, x), axis=-1)
-        chosen = jnp.take_along_axis(logp, t, axis=-1)
-        return jnp.stack([chosen, chosen < logp.max(axis=-1, keepdims=True)])
-
-    states = batch_states(network, 0, params, batch)
-    found = jax.lax.map(block, (states, batch.targets), batch_size=READOUT_ROWS)
-    return jnp.moveaxis(found, 1, 0)
-
-
-_score = Program(_logprobs, static=1)

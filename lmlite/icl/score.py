@@ -4,6 +4,7 @@ R rows, T tokens, P prefix tokens, U read positions, M targets a read, C choices
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,28 +26,47 @@ _READS_MULTIPLE = 16  # a batch of short prompts has about as many, and each cos
 _PREFIX_MULTIPLE = 256  # prefixes are padded to this, so that draws share a compiled program
 
 
-def target_logprobs(network: Network, params, states: jax.Array, targets: jax.Array, rngs=None):
+def target_logprobs(
+    network: Network, params, states: jax.Array, targets: jax.Array, rngs=None, greedy=False
+) -> jax.Array:
     """log p(target) at each read: states [U, D], targets int[U, M] -> float32[U, M].
 
+    greedy: float32[2, U, M], after them 1 where greedy decoding takes another token (of equally
+    likely ones it takes the first, as in lm-evaluation-harness), else 0.
     Logits [., V] are made for a few reads at a time: a large label set never holds [U, V] at once.
     """
 
     def block(xt):
         x, t = xt
         logp = jax.nn.log_softmax(network.readout(params, x, rngs), axis=-1)
-        return jnp.take_along_axis(logp, t, axis=-1)
+        chosen = jnp.take_along_axis(logp, t, axis=-1)
+        if not greedy:
+            return chosen
+        return jnp.stack([chosen, t != logp.argmax(axis=-1, keepdims=True)], axis=-2)
 
     if states.shape[0] <= READOUT_ROWS:
-        return block((states, targets))
-    return jax.lax.map(block, (states, targets), batch_size=READOUT_ROWS)
+        found = block((states, targets))
+    else:
+        found = jax.lax.map(block, (states, targets), batch_size=READOUT_ROWS)
+    return jnp.moveaxis(found, -2, 0) if greedy else found
 
 
 def batch_logprobs(
-    network: Network, start: int, params, batch: Batch, prefix=None, states=None, rngs=None
+    network: Network,
+    start: int,
+    params,
+    batch: Batch,
+    prefix=None,
+    states=None,
+    rngs=None,
+    greedy: bool = False,
 ) -> jax.Array:
-    """float32[U, M]: the log-probability of each target of a packed batch; see `batch_states`."""
+    """float32[U, M], or [2, U, M] where `greedy`: `target_logprobs` of a packed batch.
+
+    See `batch_states`.
+    """
     states = batch_states(network, start, params, batch, prefix, states, rngs)
-    return target_logprobs(network, params, states, batch.targets, rngs)
+    return target_logprobs(network, params, states, batch.targets, rngs, greedy)
 
 
 def batch_states(
@@ -86,6 +106,7 @@ def pooled(x: jax.Array, batch: Batch, vocab_size: int) -> jax.Array:
 
 
 _score = Program(batch_logprobs, static=2)
+_score_greedy = Program(partial(batch_logprobs, greedy=True), static=2)
 _prefill = Program(Network.prefill, static=1)
 
 
@@ -119,21 +140,26 @@ def score(
     start: int = 0,
     states: np.ndarray | None = None,
     kept: Answers = NOT_KEPT,
+    greedy: bool = False,
 ) -> list[np.ndarray]:
     """Summed log-probability of each choice of each item, float64[C] an item, in the items' order.
 
     states: float32[total tokens, D] entering layer `start` (see `lmlite.states`), if known. kept:
-    where the log-probabilities of each batch are left, and found again.
+    where the log-probabilities of each batch are left, and found again. greedy: float64[2, C] an
+    item, with how many tokens of each choice greedy decoding passes by.
 
     Independent of batching, packing and padding to float32 rounding. Raises UserError for a prompt
     longer than `context`.
     """
 
+    program = _score_greedy if greedy else _score
+
     def logprobs(batch, known):
         def computed():
-            return np.asarray(_score(meter, network, start, params, batch, prefix, known))
+            return np.asarray(program(meter, network, start, params, batch, prefix, known))
 
-        return kept.of([*batch._replace(origin=batch.reads)], computed, meter)
+        asked = [*batch._replace(origin=batch.reads), np.asarray(greedy)]
+        return kept.of(asked, computed, meter)
 
     return summed(logprobs, items, context, states)
 

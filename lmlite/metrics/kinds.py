@@ -30,12 +30,14 @@ class Choices(NamedTuple):
 
 class Likelihoods(NamedTuple):
     """Of texts [n]: their log-probabilities (nats) float[n], in which the white space before each
-    is counted; spaces: int[n], its bytes, () for none.
+    is counted; spaces: int[n], its bytes, () for none. greedy: bool[n], whether greedy decoding
+    gives them, () where no measure asks.
     """
 
     logprobs: np.ndarray
     texts: Sequence[str]
     spaces: Sequence[int] = ()
+    greedy: Sequence[bool] = ()
 
     def bytes(self) -> np.ndarray:
         """Of all that the log-probabilities are of, int[n]."""

@@ -179,6 +179,7 @@ MEASURES: dict[str, Measure] = {
     "byte_perplexity": _perplexity(Likelihoods.bytes),
     "word_perplexity": _perplexity(Likelihoods.words),
     "perplexity": _perplexity(lambda a: [1] * len(a.texts)),
+    "greedy_accuracy": Measure(Likelihoods, items=lambda a: np.array(a.greedy, float)),
     "exact_match": Measure(Texts, items=_exact_match),
     "f1": _written(text.token_f1),
     **{kind: _written(partial(text.rouge, kind)) for kind in ("rouge1", "rouge2", "rougeL")},

@@ -5,18 +5,20 @@ import string
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
 from lmlite.data.harness.file import Fields
 from lmlite.errors import UserError
 from lmlite.metrics.measures import MEASURES
 
-# lm_eval's names of metrics -> ours, where they differ, of multiple_choice.
-_NAMES = {"acc": "accuracy", "mcc": "matthews", "f1": "binary_f1"}
-# What it takes where a file has no metric_list; of a loglikelihood also acc.
+# lm_eval's names of metrics -> ours, where they differ.
+_NAMES = {
+    "multiple_choice": {"acc": "accuracy", "mcc": "matthews", "f1": "binary_f1"},
+    "loglikelihood": {"acc": "greedy_accuracy"},
+}
+_OWN = {ours for names in _NAMES.values() for ours in names.values()}  # which no file has
+# What it takes where a file has no metric_list.
 _USUAL = {
     "multiple_choice": ("accuracy", "acc_norm"),
-    "loglikelihood": ("perplexity",),
+    "loglikelihood": ("perplexity", "greedy_accuracy"),
     "loglikelihood_rolling": ("bits_per_byte", "byte_perplexity", "word_perplexity"),
     "generate_until": ("exact_match",),
 }
@@ -35,21 +37,15 @@ def metrics(fields: Fields, kind: type, path: Path) -> tuple[str, ...]:
     """Our names of the file's metrics, or of lm_eval's usual ones where it names none."""
     output = fields.get("output_type", "generate_until")
     named = [_metric(one, output, kind, path) for one in _metric_list(fields, path)]
-    return tuple(dict.fromkeys(filter(None, named))) or _USUAL[output]
+    return tuple(dict.fromkeys(named)) or _USUAL[output]
 
 
 def _metric(one: dict[str, Any], output: str, kind: type, path: Path) -> str:
-    """Our name of a metric, '' for the one that is left out."""
-    name = one.get("metric")
-    if (output, name) == ("loglikelihood", "acc"):
-        logging.warning(
-            "%s: metric acc of a loglikelihood is left out: python -m lmlite.harness has it", path
-        )
-        return ""
-    ours = _NAMES.get(name, name) if output == "multiple_choice" else name
+    """Our name of a metric."""
+    name, names = one.get("metric"), _NAMES.get(output, {})
+    ours = names.get(name, name)
     if ours not in MEASURES or MEASURES[ours].of is not kind:
-        known = set(_NAMES) if output == "multiple_choice" else set()
-        known |= {n for n in MEASURES if MEASURES[n].of is kind and n not in _NAMES.values()}
+        known = {*names, *(n for n in MEASURES if MEASURES[n].of is kind and n not in _OWN)}
         raise UserError(
             f"{path}: metric_list: {name!r} is not supported for {output}; known: "
             f"{', '.join(sorted(known))}; leave it out, or evaluate by python -m lmlite.harness"

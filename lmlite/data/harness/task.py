@@ -5,9 +5,9 @@ files named after their splits, or a TFDS or package source), dataset_kwargs.dat
 file, or in the working directory), output_type, the splits, description, doc_to_text,
 doc_to_target, doc_to_choice, fewshot_delimiter, target_delimiter, generation_kwargs, metric_list,
 the first of filter_list, and for the arm 'task-shot' num_fewshot and fewshot_config.sampler
-(default or first_n). What would change prompts or scores and is not read is refused by name, but
-for the metric acc of a loglikelihood, which is left out with a warning. Of several right answers to
-write any counts. Prompts, choices and answers are those that lm_eval makes.
+(default or first_n). What would change prompts or scores and is not read is refused by name. The
+metric acc of a loglikelihood is the measure greedy_accuracy. Of several right answers to write any
+counts. Prompts, choices and answers are those that lm_eval makes.
 
 Demonstrations are drawn from the examples that tuning learns from: training_split, or else
 fewshot_config.split or fewshot_split; those of 'task-shot' from the latter where it is named and
