@@ -141,7 +141,8 @@ def test_without_peers_ours_is_measured_and_the_report_says_how_to_get_them(conf
 def test_a_peer_can_train_the_same(config, tmp_path):
     """A plain loop over what the peer is given, padded and unpacked, has the losses of `fit`."""
     size = {"examples": config.lora.examples, "epochs": config.lora.epochs}
-    job = {"config": config.to_dict(), "dtype": "float32", "directory": str(tmp_path), **size}
+    job = {"config": config.to_dict(), "directory": str(tmp_path), **size}
+    job |= {"dtype": "float32", "quantize": ""}
     peer, ours = training.export(job)["values"], training.measure(job)["values"]["losses"]
     assert sorted(i for batch in peer["batches"][:3] for i in batch) == list(range(12))
     losses = plain_loop(training._start(config, 12, "float32"), peer)

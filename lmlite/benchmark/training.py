@@ -31,9 +31,11 @@ class _Start(NamedTuple):
 
 
 def measure(job: dict) -> dict:
-    """Trains on `examples` for `epochs` in `dtype`; the values hold the mean loss of each epoch."""
+    """Trains on `examples` for `epochs` in `dtype` on a base in `quantize`; the values hold the
+    mean loss of each epoch.
+    """
     config = ConfigDict(job["config"])
-    start = _start(config, job["examples"], job["dtype"])
+    start = _start(config, job["examples"], job["dtype"], job["quantize"])
     c = config.lora
     settings = lora_settings(config, job["epochs"], c.batch_size, c.learning_rate)
     meter, began = Meter(), time.perf_counter()
@@ -62,9 +64,9 @@ def export(job: dict) -> dict:
     return {"numbers": {}, "values": values}
 
 
-def _start(config: ConfigDict, examples: int, dtype: str) -> _Start:
+def _start(config: ConfigDict, examples: int, dtype: str, quantize: str = "") -> _Start:
     task = load_task(config.task)
-    lm = load(config.model, dtype)
+    lm = load(config.model, dtype, quantize)
     train = labelled(task, examples, 0.0, config.seed).train
     key = stream(config.seed, "init")
     adapted, labels = attach(lora_method(config), lm, key)
