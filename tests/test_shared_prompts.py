@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_lm import tiny_lm
 
+from lmlite.adapt import METHODS, attach
 from lmlite.arms import Labelled, Log
 from lmlite.arms.in_context import InContext
 from lmlite.data.task import Example, Task
@@ -220,3 +221,14 @@ def test_answers_on_passages_behind_demonstrations(lm, shapes, samples):
     whole = [lm.text.encode(prompt) for prompt in predictor.prompts(shown)]
     whole = alone(lm, whole, samples=samples, **drawn)
     assert [text for own in found for text in own] == [one.text for one in whole]
+
+
+def test_a_tuned_model_reads_passages_once(lm, shapes):
+    adapted, _ = attach(METHODS["lora"](rank=2), lm, jax.random.key(0))
+    draw = np.random.default_rng(0)
+    noise = jax.tree.map(lambda x: x + jnp.float32(draw.normal(0, 0.02, x.shape)), adapted.params)
+    adapted, prompts = dataclasses.replace(adapted, params=noise), asked()
+    found = generate(adapted, prompts, max_new_tokens=8)
+    assert shapes == [((16, 128), (4, 192))]
+    assert found == alone(adapted, prompts, max_new_tokens=8)
+    assert found != generate(lm, prompts, max_new_tokens=8)
