@@ -99,7 +99,7 @@ def test_bits_per_byte_count_all_that_is_scored(lm, end, between):
 def test_a_prompt_is_read_once_for_all_its_samples(lm, monkeypatch):
     read, begin = [], loop.begin
     monkeypatch.setattr(
-        loop, "begin", lambda *args: (read.append(args[-1]), begin(*args))[1]
+        loop, "begin", lambda *args: (read.append(args[6]), begin(*args))[1]
     )
     generation = Generation(max_new_tokens=4, temperature=1.0, samples=5)
     task, data = made(examples(7, lambda i: ()), generation=generation)
@@ -131,7 +131,7 @@ def test_long_prompts_are_written_in_smaller_batches(lm, monkeypatch):
     shapes, begin = [], loop.begin
 
     def begun(*args):
-        shapes.append((len(args[-1]) * args[4].rows_each, args[-2].shape[1]))
+        shapes.append((len(args[6]) * args[4].rows_each, args[5].shape[1]))
         return begin(*args)
 
     monkeypatch.setattr(loop, "begin", begun)

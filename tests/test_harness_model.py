@@ -18,6 +18,7 @@ import lmlite
 from lmlite import peft, tree
 from lmlite.adapt import METHODS, Adaptation, attach
 from lmlite.config import ROOT
+from lmlite.decode import loop
 from lmlite.errors import UserError
 
 pytest.importorskip("lm_eval")
@@ -128,6 +129,18 @@ def test_an_adapter_and_a_merged_model(folder, model, tmp_path):
 def test_scores_do_not_depend_on_trees_or_batches(folder, model):
     alone = LmliteLM(source=str(folder / "model"), tree_tokens=1, batch_size="auto")
     assert_same(cases.answers(alone), cases.answers(model))
+
+
+def test_a_context_is_read_once_for_its_questions(folder, monkeypatch):
+    """And what is written after each is what is written after it alone."""
+    model = LmliteLM(source=str(folder / "model"), batch_size=8)
+    shared, begin = [], loop.begin
+    monkeypatch.setattr(loop, "begin", lambda *args: (shared.append(args[7]), begin(*args))[1])
+    texts = [f"{'The cat sat on the mat. ' * 4}{end}" for end in ("A", "It", "The dog", "A dog")]
+    asked = [(text, {"max_gen_toks": 6, "until": []}) for text in texts]
+    together = cases.asked(model, "generate_until", asked)
+    assert len(shared) == 1 and shared[0] is not None and len(shared[0].ids) == 1
+    assert together == [ask(model, "generate_until", *one)[0] for one in asked]
 
 
 def ask(model, kind: str, *arguments):

@@ -11,8 +11,9 @@ from lmlite.arms.arm import Cost
 from lmlite.arms.choices import ModelPredictor
 from lmlite.data.task import Task
 from lmlite.icl.encode import Encoded
-from lmlite.icl.plan import common, groups, tree_item
+from lmlite.icl.plan import groups, tree_item
 from lmlite.icl.score import score
+from lmlite.models.trees import common
 from lmlite.runtime import Meter
 
 

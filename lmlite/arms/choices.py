@@ -19,13 +19,13 @@ from lmlite.arms.items import encode_examples, fills_mask, planned, scored_items
 from lmlite.data.item import Item
 from lmlite.data.task import Example, Task
 from lmlite.icl.encode import Encoded
-from lmlite.icl.plan import TREE_TOKENS
 from lmlite.icl.prompts import delimiter, prompt
 from lmlite.icl.readings import applies, asked_by, read
 from lmlite.icl.score import score
 from lmlite.icl.write import write
 from lmlite.models.attention import Prefix
 from lmlite.models.lm import LM
+from lmlite.models.trees import TREE_TOKENS
 from lmlite.runtime import Meter
 from lmlite.tree import flatten
 
@@ -39,9 +39,9 @@ class ModelPredictor:
 
     prompts: examples -> the texts to answer; None for those without demonstrations. readings: of
     the scores of choices beside the plain one, see `lmlite.icl.readings`. adaptation: what tuning
-    added to the base model. tree_tokens: bounds the memory of answering, see `lmlite.icl.plan` and
-    `.write`. kept: where answers are left while an evaluation runs, see `keeping`. scorer: what
-    gives an item's scores in place of `lm`, where arms are scored together.
+    added to the base model. tree_tokens: bounds the memory of answering, see `lmlite.models.trees`
+    and `lmlite.icl.write`. kept: where answers are left while an evaluation runs, see `keeping`.
+    scorer: what gives an item's scores in place of `lm`, where arms are scored together.
     """
 
     lm: LM

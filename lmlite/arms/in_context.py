@@ -16,10 +16,10 @@ from lmlite.arms.worded import Worded, found_words, worded_data
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import encode_pairs, shared_prefix
-from lmlite.icl.plan import TREE_TOKENS
 from lmlite.icl.readings import COMPARED, check
 from lmlite.icl.score import prefill
 from lmlite.models.lm import LM
+from lmlite.models.trees import TREE_TOKENS
 from lmlite.runtime import Meter
 from lmlite.tree import size_bytes
 

@@ -14,10 +14,10 @@ from lmlite.arms.common_scores import CommonScores
 from lmlite.arms.tuned import Start, Tuned
 from lmlite.data.task import Task
 from lmlite.errors import UserError
-from lmlite.icl.plan import TREE_TOKENS
 from lmlite.joint import Member, answering, fit_jointly
 from lmlite.models.lm import LM
 from lmlite.models.network import Network
+from lmlite.models.trees import TREE_TOKENS
 from lmlite.run import Run, Trained
 from lmlite.runtime import Meter
 from lmlite.stacking import shared

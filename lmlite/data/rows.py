@@ -24,14 +24,16 @@ def layout(items: Sequence[Item], context: int, tokens: int = BATCH_TOKENS) -> t
     extents = [item.extent for item in items]
     shown = extents[:: -(-len(extents) // _SHOWN)]
 
-    def cost(length: int) -> float:
-        return len(first_fit(shown, length)) * length * (1 + length / _DOUBLES)
-
     lengths = range(least, max(least, min(2 * least, tokens)) + 1, _MULTIPLE)
-    length = min(lengths, key=cost)
+    length = min(lengths, key=lambda length: cost(len(first_fit(shown, length)), length))
     need = len(first_fit(extents, length))
     batches = -(-need // max(1, tokens // length))
     return length, -(-need // batches)
+
+
+def cost(rows: int, length: int) -> float:
+    """What a model's pass over so many rows of so many tokens takes, in tokens of short rows."""
+    return rows * length * (1 + length / _DOUBLES)
 
 
 def row_length(items: Sequence[Item], context: int, multiple: int = _MULTIPLE) -> int:

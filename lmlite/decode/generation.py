@@ -10,8 +10,9 @@ import numpy as np
 from lmlite import runtime
 from lmlite.decode import loop
 from lmlite.decode.beams import Beams
-from lmlite.decode.prompts import batches, check_length, encode, filled, pad
+from lmlite.decode.prompts import batches, check_length, encode, filled
 from lmlite.decode.sampling import Sampler, rule
+from lmlite.decode.shared import reading
 from lmlite.decode.transcript import Transcript
 from lmlite.errors import UserError
 from lmlite.models.lm import LM
@@ -52,6 +53,7 @@ def generate(
     chat: bool = False,
     stream: Callable[[int, str], None] | None = None,
     batch_size: int = 16,
+    fill: bool = False,
     numbers: Sequence[int] | None = None,
     meter: runtime.Meter | None = None,
 ) -> list[Generation]:
@@ -68,7 +70,9 @@ def generate(
 
     Draws depend on `seed`, the text's number and the step, not on the batch. `numbers`: of the
     texts, their places by default; a call for some of them then draws as one for all. `meter`
-    is told the seconds of compiling. `batch_size`: texts that are written together.
+    is told the seconds of compiling. `batch_size`: texts that are written together; with `fill`,
+    fewer are filled up to it, so that they share the compiled programs of a full batch. What
+    prompts of a batch begin with alike is read once.
     Raises UserError for settings out of range or at odds, an empty prompt, or one too long.
     """
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -98,19 +102,23 @@ def generate(
         return [i * samples + s for i in indices for s in range(samples)]
 
     texts = [transcript(i) for i in range(len(encoded) * samples)]
-    meter, size = meter or runtime.Meter(), min(max(1, batch_size // samples), len(encoded))
+    meter, size = meter or runtime.Meter(), max(1, batch_size // samples)
+    size = size if fill else min(size, len(encoded))
     for indices in batches(encoded, size):
-        full = filled(indices, size)
-        rows, own = [encoded[i] for i in full], [texts[i] for i in rows_of(indices)]
+        read = reading(lm.config, [encoded[i] for i in indices], size)
+        own = [texts[i] for i in rows_of(indices)]
         unwanted = samples * (size - len(indices))
-        _run(lm, rows, search(full), own, unwanted, max_new_tokens, meter)
+        _run(lm, read, search(filled(indices, size)), own, unwanted, max_new_tokens, meter)
     return [Generation(encoded[i // samples], t.ids, t.text) for i, t in enumerate(texts)]
 
 
-def _run(lm: LM, prompts, search, texts: list[Transcript], unwanted: int, limit, meter) -> None:
-    """Generates one batch into its transcripts, and `unwanted` more texts."""
+def _run(lm: LM, read, search, texts: list[Transcript], unwanted: int, limit, meter) -> None:
+    """Generates one batch into its transcripts, and `unwanted` more texts.
+
+    read: of its prompts, as `reading` gives it.
+    """
     room, surplus = -(-limit // _ROOM) * _ROOM, [True] * unwanted
-    run = loop.begin(meter, lm.network, room, lm.params, search, *pad(prompts))
+    run = loop.begin(meter, lm.network, room, lm.params, search, *read)
     for step in (*range(1, limit, _CHUNK), limit):
         if step > 1:
             run = loop.advance(meter, lm.network, lm.params, search, run, jnp.int32(step))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lmlite.decode.shared import Shared
 from lmlite.models.build import empty_cache
 from lmlite.models.decoder import Cache
 from lmlite.models.network import Network
@@ -35,10 +36,19 @@ class Run(NamedTuple):
     search: Any
 
 
-def _begin(network: Network, room: int, params, search, ids: jax.Array, length: jax.Array) -> Run:
+def _begin(
+    network: Network,
+    room: int,
+    params,
+    search,
+    ids: jax.Array,
+    length: jax.Array,
+    shared: Shared | None = None,
+) -> Run:
     """Reads prompts ids int32[B, T] of length int32[B] (right-padded) and chooses a token a row.
 
-    room: slots for new tokens. Logits are made at each prompt's last token only.
+    room: slots for new tokens. shared: how to read once what the prompts share; by default each is
+    read by itself. Logits are made at each prompt's last token only.
     """
     config, memory = network.module.config, None
     tokens = Tokens.from_mask(jnp.arange(ids.shape[1]) < length[:, None])
@@ -48,9 +58,13 @@ def _begin(network: Network, room: int, params, search, ids: jax.Array, length: 
         ids, length = jnp.full_like(ids[:, :1], config.start_id), jnp.ones_like(length)
         tokens = Tokens.from_mask(length[:, None] > 0)
     B, T = ids.shape
-    cache = empty_cache(config, B, T + room, network.module.dtype)._replace(memory=memory)
-    x, cache = _states(network, network.own_prefix(params), params, ids, tokens, cache)
-    logits = _forced(config, network.readout(params, x[jnp.arange(B), length - 1]))
+    if shared is None:
+        cache = empty_cache(config, B, T + room, network.module.dtype)._replace(memory=memory)
+        x, cache = _states(network, network.own_prefix(params), params, ids, tokens, cache)
+        x = x[jnp.arange(B), length - 1]
+    else:
+        x, cache = shared.read(network, params, length, T + room)
+    logits = _forced(config, network.readout(params, x))
     seen = None
     if "repetition_penalty" in search.rule:
         blank = jnp.zeros((B, config.vocab_size), bool)

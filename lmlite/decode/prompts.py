@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmlite.errors import UserError
+from lmlite.models import trees
 from lmlite.models.lm import LM
 
 
@@ -56,9 +57,37 @@ def check_length(lm: LM, prompts: list[list[int]], max_new_tokens: int) -> None:
 
 
 def batches(prompts: list[list[int]], size: int) -> list[list[int]]:
-    """Indices of the prompts in batches of at most `size`, prompts of similar length together."""
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    """Indices of the prompts in batches of at most `size`: the longest first, but prompts that
+    begin alike together, because a batch reads once what they share.
+    """
+    order = []
+    ahead = [(trees.walk(prompts), 0)] if prompts else []
+    while ahead:
+        walk, depth = ahead.pop()
+        if len(walk) == 1:
+            order.append(walk[0][0])
+            continue
+        for kin in reversed(_kin(prompts, walk, depth)):
+            ahead.append((kin, min((same for _, same in kin[1:]), default=depth)))
     return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def _kin(prompts: list[list[int]], walk: list[tuple[int, int]], depth: int):
+    """Parts of a walk (see `trees.walk`), the one with the longest prompt first.
+
+    Neighbours are in one part that have half of the longer one in common, not counting the first
+    `depth` tokens, which all have: so the lengths of a part are similar too.
+    """
+    kin: list[list[tuple[int, int]]] = []
+    before = 0  # the length of the neighbour
+    for at, (i, same) in enumerate(walk):
+        longer = max(before, len(prompts[i])) - depth
+        if at and same - depth >= max(trees.LEAST, longer / 2):
+            kin[-1].append((i, same))
+        else:
+            kin.append([(i, same)])
+        before = len(prompts[i])
+    return sorted(kin, key=lambda own: min((-len(prompts[i]), i) for i, _ in own))
 
 
 def filled(rows: list[int], size: int) -> list[int]:

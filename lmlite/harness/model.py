@@ -14,9 +14,9 @@ from lmlite.errors import UserError
 from lmlite.harness.options import defaults, options
 from lmlite.harness.scoring import Request, score
 from lmlite.icl.encode import first_token
-from lmlite.icl.plan import TREE_TOKENS
 from lmlite.models.lm import LM
 from lmlite.models.load import load, locate
+from lmlite.models.trees import TREE_TOKENS
 from lmlite.peft import load_adapter
 
 _BATCH = 16  # texts that are generated together where batch_size is no number

@@ -16,7 +16,7 @@ import numpy as np
 from lmlite.answers import Answers
 from lmlite.data.task import Generation
 from lmlite.decode import generate
-from lmlite.decode.prompts import batches, check_length, filled, pad
+from lmlite.decode.prompts import batches, check_length, pad
 from lmlite.errors import UserError
 from lmlite.icl.encode import Encoded
 from lmlite.models.attention import Prefix
@@ -84,31 +84,32 @@ def _texts(
     meter: Meter,
 ) -> list[list[str]]:
     """The texts after each prompt, which of its samples they are; skip: tokens of the prefix that
-    stands before the prompts; rows: texts of a batch. A prompt is read once for all these samples.
+    stands before the prompts; rows: texts of a batch. A prompt is read once for all these samples,
+    and what prompts of a batch begin with alike once for them.
     """
     _check_room(lm, prompts, skip, generation.max_new_tokens)
     n = len(samples)
+    size = min(rows // n, len(prompts))
     options = dict(
         max_new_tokens=generation.max_new_tokens,
         stop=generation.stop,
         temperature=generation.temperature,
         samples=n,
         seed=seed,
-        batch_size=rows,
+        batch_size=size * n,
+        fill=True,
     )
     found: list[list[str]] = [[]] * len(prompts)
-    size = min(rows // n, len(prompts))
     for chosen in batches(prompts, size):
-        full = filled(chosen, size)
-        own = [prompts[i] for i in full]
-        numbers = [i * generation.samples + s for i in full for s in samples]
+        own = [prompts[i] for i in chosen]
+        numbers = [i * generation.samples + s for i in chosen for s in samples]
 
         def made(own=own, numbers=numbers) -> np.ndarray:
             written = generate(lm, own, numbers=numbers, meter=meter, **options)
             return _array([one.text for one in written])
 
         texts = _value(kept.of([_array([repr(options), skip, numbers, own])], made, meter))
-        for at, i in enumerate(full):
+        for at, i in enumerate(chosen):
             found[i] = texts[at * n : (at + 1) * n]
     return found
 

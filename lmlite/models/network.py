@@ -1,6 +1,7 @@
 """The pure functions of a language model: its module under the interceptors of a method.
 
-B batch, T tokens, S source, P prefix tokens, D width, V vocabulary, L layers, C labels.
+B batch, T tokens, S source, P prefix tokens, D width, K key/value heads, H head size,
+V vocabulary, L layers, C labels.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lmlite.models.attention import Prefix
-from lmlite.models.blocks import Memory
+from lmlite.models.blocks import KeyValue, Memory
 from lmlite.models.tokens import Tokens
 from lmlite.models.virtual import Virtual, embedding, stood
 
@@ -103,6 +104,15 @@ class Network:
         """The L prefixes of one row of states [1, P, D] entering layer 0."""
         _, layers = self._run(params, x, tokens, memory=memory)
         return self.module.prefixes(layers, self._placed(params, tokens))
+
+    def read(
+        self, params, ids: jax.Array, tokens: Tokens, reads: jax.Array
+    ) -> tuple[jax.Array, tuple[KeyValue, ...]]:
+        """Of ids int[B, T], the final states [U, D] at flat places reads int32[U] of B * T, and the
+        keys and values of all of them, L pairs float[B, T, K, H].
+        """
+        x = self.bottom(params, ids, tokens)
+        return self._run(params, x, tokens, reads=reads)
 
     def decode(self, params, ids: jax.Array, tokens: Tokens, cache):
         """States [B, T, D] of new tokens ids int[B, T], and the cache with them written."""
