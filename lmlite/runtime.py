@@ -103,7 +103,7 @@ class Program:
             start = time.perf_counter()
             traced = self._jit.trace(*args)
             compiled = traced.lower().compile(_OPTIONS.get(jax.default_backend()))
-            _return_freed_memory()
+            return_freed_memory()
             meter.compile_seconds += time.perf_counter() - start
             found = compiled.cost_analysis() or {}
             flops, size = (float(found.get(name, 0.0)) for name in ("flops", "bytes accessed"))
@@ -131,7 +131,7 @@ class PeakMemory:
 
     def __init__(self):
         gc.collect()
-        _return_freed_memory()  # or it would be counted as this measurement's
+        return_freed_memory()  # or it would be counted as this measurement's
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
@@ -150,7 +150,7 @@ class PeakMemory:
             return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """Gives back to the system what glibc keeps: a compilation leaves hundreds of megabytes."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -28,9 +28,12 @@ def case(bench: Bench) -> list[Measure]:
         _seconds("float32, with compilation", ours["float32"], peer["float32"], compiled=True),
         _seconds("float32, peer bfloat16", ours["float32"], peer["bfloat16"], 1),
         _seconds("bfloat16", ours["bfloat16"], peer["bfloat16"], 1),
-        *(_memory(f"peak memory, {dtype}", ours[dtype], peer[dtype]) for dtype in peer),
-        *(_seconds(f"bfloat16, base in {name}", found, None) for name, found in held.items()),
-        *(_memory(f"peak memory, base in {name}", found, None) for name, found in held.items()),
+        *(
+            _memory(f"peak memory, {dtype}", ours[dtype], peer[dtype], 1 / _PART_OF_MEMORY)
+            for dtype in peer
+        ),
+        *(_seconds(f"bfloat16, base in {name}", found) for name, found in held.items()),
+        *(_memory(f"peak memory, base in {name}", found) for name, found in held.items()),
         Measure("lora", "losses apart by, float32", "nats", _apart(ours, peer), at_most=1e-3),
     ]
 
@@ -55,14 +58,14 @@ def _size(bench: Bench) -> dict[str, int]:
     return dict(examples=bench.config.lora.examples, epochs=bench.config.lora.epochs)
 
 
-def _seconds(what, ours, peer, at_least=None, compiled=False) -> Measure:
+def _seconds(what, ours, peer=None, at_least=None, compiled=False) -> Measure:
     seconds = ours.numbers["train_seconds"] + compiled * ours.numbers["compile_seconds"]
     return Measure("lora", what, "s", seconds, peer and peer.numbers["train_seconds"], at_least)
 
 
-def _memory(what, ours, peer) -> Measure:
+def _memory(what, ours, peer=None, at_least=None) -> Measure:
     mib, theirs = (a and a.numbers["peak_kib"] / 1024 for a in (ours, peer))
-    return Measure("lora", what, "MiB", mib, theirs, at_least=1 / _PART_OF_MEMORY)
+    return Measure("lora", what, "MiB", mib, theirs, at_least)
 
 
 def _apart(ours, peer) -> float | None:

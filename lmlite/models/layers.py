@@ -3,6 +3,7 @@
 B batch, T tokens, D width, F hidden.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -42,12 +43,29 @@ def matmul(
     return _matmul(x, kernel, dtype, transposed)
 
 
-@functools.partial(jax.checkpoint, static_argnums=2)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _matmul_quantized(x: jax.Array, kernel: Quantized, dtype: str) -> jax.Array:
-    """Decodes again in the backward pass, so that no layer's kernel is held until then."""
     whole, factor = kernel.factors(dtype)
     y = _matmul(x, whole, dtype, False)
     return y if factor is None else y * factor
+
+
+def _forward_quantized(x, kernel, dtype):
+    return _matmul_quantized(x, kernel, dtype), (kernel, jnp.zeros((), x.dtype))
+
+
+def _backward_quantized(dtype, saved, g):
+    """Decodes again, so that no layer's kernel is held until then: codes that depend on the
+    cotangent g cannot be decoded before it (see `lmlite.models.remat`).
+    """
+    kernel, like = saved
+    codes = kernel.codes + (0.0 * g.sum()).astype(kernel.codes.dtype)
+    whole, factor = dataclasses.replace(kernel, codes=codes).factors(dtype)
+    g = g if factor is None else g * factor
+    return _matmul(g, whole, dtype, True).astype(like.dtype), None
+
+
+_matmul_quantized.defvjp(_forward_quantized, _backward_quantized)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

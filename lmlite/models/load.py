@@ -7,6 +7,7 @@ from lmlite.errors import UserError
 from lmlite.models import gguf, gguf_file, gguf_tokenizer, hf, quantized, tokenizer
 from lmlite.models.build import build
 from lmlite.models.lm import LM
+from lmlite.runtime import return_freed_memory
 
 DTYPES = ("float32", "bfloat16", "float16")
 _HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.txt"]
@@ -34,7 +35,9 @@ def load(source: str | Path, dtype: str = "float32", quantize: str = "") -> LM:
         params = hf.read_params(path, config, dtype)
         text = tokenizer.from_dir(path, config.vocab_size)
         text = text and text.with_ends(config.bos_id, config.eos_ids)
-    params = quantized.quantize(params, quantize) if quantize else params
+    if quantize:
+        params = quantized.quantize(params, quantize)
+        return_freed_memory()  # of the weights before
     return LM(build(config, dtype), params, config, text, str(source))
 
 
