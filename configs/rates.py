@@ -59,8 +59,7 @@ above, commits 9880544 and 51f24ad) from 100 to 300 %:
     parallel-adapter     62.9 -> 66.8      39.9 -> 41.7   81.2 -> 78.8
     pfeiffer             64.6 -> 68.2      39.4 -> 41.0   76.8 -> 74.8
 
-(--config.seeds=(0,1,2); SmolLM2 by the command below with arms=parallel-adapter,pfeiffer,factors=1,3.)
-What MiniLM gains SmolLM2 loses, where parallel-adapter is among the best as it is: not changed. An
+(--config.seeds=(0,1,2); SmolLM2 by the command below, of these two arms, factors=1,3.) What MiniLM gains SmolLM2 loses, where parallel-adapter is among the best as it is: not changed. An
 encoder user should try three times the rate.
 
 Diff pruning had ten times the rate of full tuning (2e-4) and did not train what it kept once
