@@ -24,7 +24,7 @@ from lmlite.errors import UserError
 from lmlite.export import _tuples, export
 from lmlite.jobs import jobs
 from lmlite.models.layers import matmul
-from lmlite.models.quantized import FORMATS, Quantized, decoded, encode, is_quantized, quantize
+from lmlite.models.quantized import FORMATS, Quantized, decoded, encode, held, is_quantized
 from lmlite.runtime import Meter
 from lmlite.train import Settings, fit
 from lmlite.workdir import read_config, write_config
@@ -52,7 +52,8 @@ def plain(lm):
 
 
 def quantized(lm, format):
-    return dataclasses.replace(lm, params=quantize(lm.params, format))
+    flat = {path: held(path, leaf, format) for path, leaf in tree.flatten(lm.params).items()}
+    return dataclasses.replace(lm, params=tree.unflatten(flat))
 
 
 @pytest.mark.parametrize("inputs", [128, 48, 65, 1])
@@ -103,6 +104,34 @@ def test_products_and_their_gradient_are_those_of_the_decoded_kernel(format, dty
     near = dict(rtol=1e-5, atol=1e-6) if dtype == "float32" else dict(rtol=0.05, atol=0.01)
     for found, wanted in zip(jax.jit(of)(held), of(held.astype(dtype)), strict=True):
         np.testing.assert_allclose(found, wanted, **near)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_small_gradients_are_not_lost_in_float16(format):
+    made = encode(jnp.asarray(kernel(256, 64), "float16"), format)
+    x, g = RNG.normal(size=(8, 256)), RNG.normal(size=(8, 64)) * 1e-5
+
+    def gradient(w, dtype):
+        back = jax.vjp(lambda x: matmul(x, w, dtype), jnp.asarray(x, jnp.float32))[1]
+        return back(jnp.asarray(g, jnp.float32))[0]
+
+    wanted = gradient(made.astype("float32"), "float32")
+    lost = jnp.linalg.norm(gradient(made, "float16") - wanted) / jnp.linalg.norm(wanted)
+    assert lost < 0.02
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_arms_in_one_step_decode_a_kernel_once(format):
+    made = encode(jnp.asarray(kernel(192, 160)), format)
+
+    def gradients(x, w):
+        return jax.vmap(jax.grad(lambda x: jnp.sum(jnp.sin(matmul(x, w, "float32")))))(x)
+
+    x = jnp.asarray(RNG.normal(size=(7, 3, 192)), jnp.float32)
+    compiled = jax.jit(gradients).lower(x, made).compile()
+    assert "[7,192,160]" not in compiled.as_text() and "[7,160,192]" not in compiled.as_text()
+    wanted = gradients(x, made.astype("float32"))
+    np.testing.assert_allclose(compiled(x, made), wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("make", [tiny_lm, tiny_encoder])
@@ -187,8 +216,8 @@ def test_bad_settings(tmp_path):
     write_model(tmp_path, layers=1)
     with pytest.raises(UserError, match="quantize='int4' is unknown; known: int8, nf4"):
         lmlite.load(tmp_path, quantize="int4")
-    with pytest.raises(UserError, match="the model has no transformer blocks; leave it out"):
-        quantize({"embed": {"embedding": jnp.zeros((3, 2))}}, "int8")
+    with pytest.raises(UserError, match="quantize='int4' is unknown"):  # before it is looked for
+        lmlite.load("package:nothing", quantize="int4")
 
 
 @pytest.fixture(scope="module")

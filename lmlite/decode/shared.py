@@ -71,7 +71,7 @@ def _shared(prompts: Sequence[Sequence[int]], B: int, T: int) -> Shared | None:
     """How to read the prompts; None where sharing does not pay. The rest of the B rows are the last
     prompt again.
 
-    R * W is less than B * T, so memory has the same bound as without sharing.
+    R * W is less than B * T, so what is held of the tokens has the same bound as without sharing.
     """
     found = trees.groups(prompts, max(trees.TREE_TOKENS, T))
     if len(found) == len(prompts):

@@ -108,8 +108,11 @@ def _ends(metadata: Mapping[str, Any]) -> list[int] | None:
     return list(dict.fromkeys(int(i) for i in named if i is not None)) or None
 
 
-def read_params(file: GGUF, config: DecoderConfig, dtype: str = "float32") -> dict:
-    """Parameter tree of the file's tensors in `dtype`, dequantized one at a time.
+def read_params(
+    file: GGUF, config: DecoderConfig, dtype: str = "float32", quantize: str = ""
+) -> dict:
+    """Parameter tree of the file's tensors in `dtype`, dequantized one at a time; quantize: see
+    `weights.load`.
 
     Raises UserError for a missing, superfluous or misshapen tensor.
     """
@@ -124,7 +127,7 @@ def read_params(file: GGUF, config: DecoderConfig, dtype: str = "float32") -> di
             array = array - np.float32(config.norm_offset)  # files hold the sum
         return weights.transpose_kernels(path, array)
 
-    return weights.load(stored, names, sizes, dtype, orient)
+    return weights.load(stored, names, sizes, dtype, orient, quantize)
 
 
 def _half_split(array: np.ndarray, head_size: int) -> np.ndarray:

@@ -77,9 +77,12 @@ def _equal(one: weights.Stored, two: weights.Stored) -> bool:
     return one.shape == two.shape and np.array_equal(one.read(), two.read())
 
 
-def read_params(directory: Path, config: ModelConfig, dtype: str = "float32") -> dict:
+def read_params(
+    directory: Path, config: ModelConfig, dtype: str = "float32", quantize: str = ""
+) -> dict:
     """Parameter tree of the directory's weights in `dtype`; reads only what `config` needs.
 
+    quantize: see `weights.load`.
     Raises UserError for a missing or damaged file and a missing, superfluous or misshapen tensor.
     """
     sizes = weights.shapes(build(config))
@@ -96,7 +99,7 @@ def read_params(directory: Path, config: ModelConfig, dtype: str = "float32") ->
     for name, others in _copies(config, names).items():
         instead = [bare[other] for other in others if other in bare]
         found |= {name: instead[0]} if instead and name not in found else {}
-    return weights.load(found, names, sizes, dtype, _orient(config))
+    return weights.load(found, names, sizes, dtype, _orient(config), quantize)
 
 
 def write(directory: Path, config: ModelConfig, params: dict, shard_bytes: int = 5 * 10**9) -> None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlite.models.quantized import Quantized
+from lmlite.models.quantized import Quantized, late
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -39,6 +39,7 @@ def matmul(
     backward products are as fast as this one.
     """
     if isinstance(kernel, Quantized):
+        assert not transposed, "tables of embeddings are not quantized"
         return _matmul_quantized(x, kernel, dtype)
     return _matmul(x, kernel, dtype, transposed)
 
@@ -59,10 +60,12 @@ def _backward_quantized(dtype, saved, g):
     cotangent g cannot be decoded before it (see `lmlite.models.remat`).
     """
     kernel, like = saved
-    codes = kernel.codes + (0.0 * g.sum()).astype(kernel.codes.dtype)
-    whole, factor = dataclasses.replace(kernel, codes=codes).factors(dtype)
-    g = g if factor is None else g * factor
-    return _matmul(g, whole, dtype, True).astype(like.dtype), None
+    whole, factor = dataclasses.replace(kernel, codes=late(kernel.codes, g)).factors(dtype)
+    if factor is None:
+        return _matmul(g, whole, dtype, True).astype(like.dtype), None
+    most = jnp.max(factor)  # later, or float16 would lose small gradients
+    factor = factor / jnp.where(most > 0, most, 1)
+    return (_matmul(g * factor, whole, dtype, True) * most).astype(like.dtype), None
 
 
 _matmul_quantized.defvjp(_forward_quantized, _backward_quantized)

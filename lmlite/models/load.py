@@ -19,24 +19,27 @@ def load(source: str | Path, dtype: str = "float32", quantize: str = "") -> LM:
 
     source: a Hugging Face directory, a .gguf file, `hf://org/name[@revision]`, or `package:NAME`
     for a model of the package table. dtype: 'float32', 'bfloat16' or 'float16'. quantize: 'int8' or
-    'nf4' holds the linear layers of all blocks in 8 or 4 bits (`lmlite.models.quantized`). A model
+    'nf4' holds the kernels of all layers in 8 or 4 bits (`lmlite.models.quantized`). A model
     without a tokenizer has `LM.tokenizer` None.
     Raises UserError where there is no model at `source` or its files cannot be used.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")
+    if quantize and quantize not in quantized.FORMATS:
+        known = ", ".join(quantized.FORMATS)
+        raise UserError(f"quantize={quantize!r} is unknown; known: {known}, '' for none")
     path = locate(str(source))
     if path.suffix == ".gguf":
         file = gguf_file.read(path)
         config = gguf.read_config(file)
-        params, text = gguf.read_params(file, config, dtype), gguf_tokenizer.build(file.metadata)
+        params = gguf.read_params(file, config, dtype, quantize)
+        text = gguf_tokenizer.build(file.metadata)
     else:
         config = hf.read_config(path)
-        params = hf.read_params(path, config, dtype)
+        params = hf.read_params(path, config, dtype, quantize)
         text = tokenizer.from_dir(path, config.vocab_size)
         text = text and text.with_ends(config.bos_id, config.eos_ids)
     if quantize:
-        params = quantized.quantize(params, quantize)
         return_freed_memory()  # of the weights before
     return LM(build(config, dtype), params, config, text, str(source))
 

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmlite import tree
-from lmlite.errors import UserError
 
 FORMATS = ("int8", "nf4")
-_BLOCKS = re.compile(r"(encoder/)?layers_\d+/.*/kernel")
+_KERNELS = re.compile(r"(encoder/)?layers_\d+/.*/kernel")
 _GROUP = 64  # inputs a scale, as in QLoRA
 # The 16 values of NF4, quantiles of a normal distribution on [-1, 1]: Dettmers et al. 2023,
 # arXiv:2305.14314, appendix E.
@@ -28,6 +27,18 @@ _NF4 = np.array(
     ],
     np.float32,
 )  # fmt: skip
+
+
+@jax.custom_batching.custom_vmap
+def late(codes: jax.Array, g: jax.Array) -> jax.Array:
+    """The codes, but not before g is known."""
+    return codes + (0.0 * g.sum()).astype(codes.dtype)
+
+
+@late.def_vmap
+def _late_for_all(axis_size, batched, codes, g):
+    """Arms that share a kernel decode it once for all."""
+    return late(codes, g), batched[0]
 
 
 @functools.partial(
@@ -109,18 +120,12 @@ def _nf4(w: jax.Array) -> tuple[jax.Array, jax.Array]:
     return codes[::2] << 4 | codes[1::2], scale
 
 
-def quantize(params: dict, format: str) -> dict:
-    """The parameters with the linear layers of all blocks in `format`, the others as they are.
+def held(path: str, leaf: jax.Array, format: str) -> jax.Array | Quantized:
+    """The parameter at `path` as a model holds it: the kernels of layers in `format`, '' for none.
 
-    Embeddings, norms, biases and heads stay, as in QLoRA. Raises UserError for an unknown format
-    and a model without such layers.
+    Embeddings, norms, biases and heads stay as they are, as in QLoRA.
     """
-    if format not in FORMATS:
-        raise UserError(f"quantize={format!r} is unknown; known: {', '.join(FORMATS)}, '' for none")
-    flat = tree.flatten(params)
-    if not (paths := [path for path in flat if _BLOCKS.fullmatch(path)]):
-        raise UserError(f"quantize={format!r}: the model has no transformer blocks; leave it out")
-    return tree.merge(params, tree.unflatten({path: encode(flat[path], format) for path in paths}))
+    return encode(leaf, format) if format and _KERNELS.fullmatch(path) else leaf
 
 
 def decoded(params: dict) -> dict:

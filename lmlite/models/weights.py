@@ -17,6 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lmlite.errors import UserError
+from lmlite.models.quantized import held
 from lmlite.models.tokens import Tokens
 
 _SUFFIX = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
@@ -66,11 +67,13 @@ def load(
     sizes: dict[str, tuple[int, ...]],
     dtype: str,
     orient: Callable[[str, np.ndarray], np.ndarray] = transpose_kernels,
+    quantize: str = "",
 ) -> dict:
     """Reads each named tensor once, straight to `dtype`, into a nested parameter tree.
 
     stored: tensors by name; names: what `group` gave; sizes: what `shapes` gave; orient: turns a
-    stored array into the axes of its parameters, given the first one's path. Large tensors come
+    stored array into the axes of its parameters, given the first one's path. quantize:
+    'int8' or 'nf4' holds the layers' kernels so (`lmlite.models.quantized`). Large tensors come
     first, so that their temporary copy is made while little else is held.
     Raises UserError for a missing, superfluous or misshapen tensor.
     """
@@ -80,7 +83,8 @@ def load(
         paths = names[name]
         whole = orient(paths[0], stored[name].read())
         ends = np.cumsum([sizes[path][-1] for path in paths])[:-1]
-        return [_to_device(part, dtype) for part in np.split(whole, ends, axis=-1)]
+        parts = zip(paths, np.split(whole, ends, axis=-1), strict=True)
+        return [held(path, _to_device(part, dtype), quantize) for path, part in parts]
 
     params = {}
     for name in sorted(names, key=lambda name: -math.prod(stored[name].shape)):
