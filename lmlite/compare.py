@@ -145,8 +145,8 @@ class Comparison:
         fitted = fitted.keeping(self._answers(job))
         results, predictions = evaluate(fitted, self.task, self.test, identity, memory)
         for row in results:
-            value = float("nan") if row["value"] is None else row["value"]
-            events.add_scalar(f"test/{row['metric']}", value)
+            if row["value"] is not None:
+                events.add_scalar(f"test/{row['metric']}", row["value"])
         return results, predictions
 
 

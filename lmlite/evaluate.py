@@ -12,7 +12,7 @@ import numpy as np
 from lmlite.arms import Predictor
 from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
-from lmlite.icl.write import compared, voted
+from lmlite.icl.write import compared, expected, voted
 from lmlite.metrics.code import passed
 from lmlite.metrics.kinds import Answers, Choices, Likelihoods, Texts
 from lmlite.metrics.measures import Measure, named
@@ -111,7 +111,8 @@ def _answers(predictor, task: Task, examples, meter: Meter, seed: int) -> Mappin
 
 def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter, seed: int) -> Texts:
     samples = predictor.write(examples, meter, seed)
-    targets = [e.target for e in examples]
+    right = partial(expected, generation=task.generation)
+    targets = [right(e.target) for e in examples]
     if any(name.startswith("pass@") for name in task.metrics):
         programs = [
             [e.prompt + text + e.program for text in texts]
@@ -121,7 +122,8 @@ def _written(predictor, task: Task, examples: Sequence[Example], meter: Meter, s
         return Texts([texts[0] for texts in samples], targets, verdicts)
     answers = [voted(texts, task.generation) for texts in samples]
     form = partial(compared, generation=task.generation)
-    return Texts(answers, targets, further=[e.further for e in examples], form=form)
+    further = [tuple(map(right, e.further)) for e in examples]
+    return Texts(answers, targets, further=further, form=form)
 
 
 def _predictions(

@@ -125,7 +125,7 @@ def test_choices_of_one_token_are_as_plain(lm):
 
 def test_each_token_of_the_trie_is_computed_once(lm):
     predictor = fitted(lm, shots=0, direction="constrained")
-    encoded = predictor._encoded(TEST[:1])
+    encoded = predictor._encoded(TEST[:1], Meter())
     trie = paths(encoded[0].choices, predictor._ends())
     walked = encoded[0]._replace(choices=[list(p) for p in trie])
     _, (item,) = planned(lm, [walked], predictor.tree_tokens)

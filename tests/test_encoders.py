@@ -86,7 +86,7 @@ def test_pooling(tiny, pooling):
         (["a"], "max", "pooling 'max' is unknown; known: mean, cls, last"),
         (["a", ""], "mean", r"texts\[1\] is empty"),
         ("a", "mean", "give a list"),
-        (["a" * 65], "mean", "has 65 positions, the model's context is 64"),
+        (["a" * 65], "mean", "has 65 tokens, the model's context is 64"),
     ],
 )
 def test_embed_errors(tiny, texts, pooling, words):

@@ -188,6 +188,29 @@ def test_prompts_choices_and_answers_are_those_of_lm_eval(case, tmp_path, monkey
     }[fields["output_type"]]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_the_aggregations_of_lm_eval_may_be_spelled_out(case, tmp_path):
+    """As some of its own files do."""
+    from lm_eval.api.registry import get_metric_aggregation
+
+    named = {"bits_per_byte": "bits_per_byte", "byte_perplexity": "weighted_perplexity",
+             "word_perplexity": "weighted_perplexity", "perplexity": "perplexity"}  # fmt: skip
+    listed = {
+        "multiple_choice": ["acc", "acc_norm", "mcc", "f1", "brier_score"],
+        "loglikelihood": ["perplexity", "acc"],
+        "loglikelihood_rolling": ["bits_per_byte", "byte_perplexity", "word_perplexity"],
+        "generate_until": ["exact_match", "bleu", "chrf", "ter"],
+    }[CASES[case].get("output_type", BASE.get("output_type"))]
+    known = {"mcc": "matthews_corrcoef"}
+    usual = {n: n for n in ("f1", "brier_score", "bleu", "chrf", "ter")} | known | named
+    metric_list = [{"metric": n, "aggregation": usual.get(n, "mean")} for n in listed]
+    for one in metric_list:
+        expected = get_metric_aggregation(one["metric"]).__name__
+        assert expected == "mean" or one["aggregation"] != "mean"
+    path = write(tmp_path, BASE | CASES[case] | {"metric_list": metric_list})
+    assert len(load_yaml_task(str(path), FRACTIONS).metrics) == len(listed)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_columns_have_the_types_of_the_package_datasets(kind, tmp_path, monkeypatch):
     """Numbers are numbers, and what a csv leaves out is None."""

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tiny_lm import tiny_lm
+from tiny_lm import tiny_encoder, tiny_lm
 
 from configs import common
 from lmlite.arms import Labelled, Log
@@ -132,14 +132,20 @@ def test_a_curriculum_begins_with_what_the_model_finds_likely(lm):
     assert likely == sorted(likely, reverse=True)
 
 
-def fake_embeddings(source, texts):
+def fake_embeddings(source, texts, meter=None):
     """Texts near where their last number is."""
     angles = [int(t.rstrip("?").split()[-1]) / 10 for t in texts]
     return np.array([[np.cos(a), np.sin(a)] for a in angles], np.float32)
 
 
+def use(monkeypatch, embeddings):
+    for module in ("demonstrations", "in_context"):
+        monkeypatch.setattr(f"lmlite.arms.{module}.embedded", embeddings)
+    monkeypatch.setattr("lmlite.arms.in_context.encoder", lambda source: None)
+
+
 def test_nearest_demonstrations_of_each_query(lm, monkeypatch):
-    monkeypatch.setattr("lmlite.arms.demonstrations.embedded", fake_embeddings)
+    use(monkeypatch, fake_embeddings)
     predictor = fitted(lm, shots=2, choose="nearest", order="similar")
     texts = predictor.prompts([POOL[3], TEST[0]])
     near = [POOL[i] for i in (2, 4)]  # its neighbours, and never itself
@@ -152,7 +158,7 @@ def test_nearest_demonstrations_of_each_query(lm, monkeypatch):
 
 def test_a_query_is_not_shown_its_like(lm, monkeypatch):
     """Repeated rows have other ids; rows of another file may have the same."""
-    monkeypatch.setattr("lmlite.arms.demonstrations.embedded", fake_embeddings)
+    use(monkeypatch, fake_embeddings)
     repeated = tuple(dataclasses.replace(POOL[3], id=f"again {i}") for i in range(3))
     data = Labelled((*POOL, *repeated), ())
     arm = InContext(shots=2, choose="nearest", order="similar", readings=())
@@ -164,10 +170,35 @@ def test_a_query_is_not_shown_its_like(lm, monkeypatch):
 
 
 def test_nearest_has_no_prompt_without_content(lm, monkeypatch):
-    monkeypatch.setattr("lmlite.arms.demonstrations.embedded", fake_embeddings)
+    use(monkeypatch, fake_embeddings)
     readings = ("contextual", "domain", "batch")
     found = fitted(lm, shots=2, choose="nearest", readings=readings).predict(TEST, Meter())
     assert set(found) == {"", "batch"}
+
+
+@pytest.mark.parametrize("choose", ["nearest", "diverse"])
+def test_finding_demonstrations_is_counted_like_other_work(choose, lm, monkeypatch):
+    """The pool's embeddings in fitting, a query's in answering, and what must be kept."""
+    own = tiny_encoder()
+    monkeypatch.setattr("lmlite.icl.retrieve.encoder", lambda source: own)
+    monkeypatch.setattr("lmlite.arms.in_context.encoder", lambda source: own)
+    plain, found = fitted(lm, shots=2), fitted(lm, shots=2, choose=choose)
+    asked = [Meter(), Meter()]
+    for predictor, meter in zip((plain, found), asked, strict=True):
+        predictor.prompts(TEST, meter)
+    assert not asked[0].flops
+    if choose == "diverse":
+        assert found.cost.train_flops > 1.1 * plain.cost.train_flops and not asked[1].flops
+    else:
+        texts = sum(len(e.prompt + e.answer) for e in POOL)
+        assert found.cost.stored_bytes == texts + 4 * own.config.width * len(POOL)
+        assert found.cost.train_flops > 0 and asked[1].flops > 0
+
+
+def test_the_channel_needs_a_prompt(lm):
+    empty = dataclasses.replace(TEST[0], prompt=" ")
+    with pytest.raises(UserError, match=f"that of {empty.id} is empty; leave the row out"):
+        fitted(lm, shots=0, direction="channel", readings=()).predict([empty], Meter())
 
 
 def test_the_first_of_a_file_are_its_first(lm):
@@ -289,6 +320,9 @@ def test_votes_and_extraction():
     assert write.voted(["so 3.", "so 4.", "is 4 now", ""], digit) == "4"
     assert write.voted(["none", "nor"], digit) == ""
     assert write.extracted("a 1 b 2", r"(\d)") == "2"
+    assert [write.expected(text, digit) for text in ("7+1 is 8", "eight")] == ["8", "eight"]
+    alone = dataclasses.replace(digit, extract_right=False)  # of lm_eval's files
+    assert write.expected("7+1 is 8", alone) == "7+1 is 8"
     commas = Generation(ignore=(",",), ignore_case=True)
     assert write.voted(["1,000 A", "1000 a", "7", "7"], commas) == "1,000 A"  # two votes, and first
     with pytest.raises(UserError, match="generation.extract='x' is no regex with a group"):

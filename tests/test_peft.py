@@ -264,6 +264,19 @@ def without(tensors):
     return {name: x for name, x in tensors.items() if name != ODD}
 
 
+def with_base_head(tensors):
+    """As PEFT writes an adapter of an output layer: the base's weights go along."""
+    return {**tensors, "base_model.model.lm_head.base_layer.weight": np.ones((4, 4), np.float32)}
+
+
+def test_the_base_weights_beside_an_adapted_head_are_left_out(base, tmp_path):
+    lm = base("llama")
+    found = peft.read(change(tmp_path, "llama-lora", tensors=with_base_head), lm)
+    np.testing.assert_array_equal(
+        logits(found.on(lm)), logits(peft.read(directory("llama-lora"), lm).on(lm))
+    )
+
+
 @pytest.mark.parametrize(
     ("model", "case", "config", "tensors", "message"),
     [

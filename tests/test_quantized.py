@@ -121,6 +121,19 @@ def test_small_gradients_are_not_lost_in_float16(format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_a_product_can_be_differentiated_twice(format):
+    made, x = encode(jnp.asarray(kernel(64, 32)), format), RNG.normal(size=(3, 64))
+
+    def second(w):
+        def first(x):
+            return jax.grad(lambda x: jnp.sum(jnp.tanh(matmul(x, w, "float32"))))(x)
+
+        return jax.grad(lambda x: jnp.sum(first(x) ** 2))(jnp.asarray(x, jnp.float32))
+
+    np.testing.assert_allclose(second(made), second(made.astype("float32")), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_arms_in_one_step_decode_a_kernel_once(format):
     made = encode(jnp.asarray(kernel(192, 160)), format)
 

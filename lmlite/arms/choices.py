@@ -30,7 +30,7 @@ from lmlite.runtime import Meter
 from lmlite.tree import flatten
 
 Scorer = Callable[[Sequence[Item], Meter], list[np.ndarray]]
-Prompts = Callable[[Sequence[Example]], list[str]]
+Prompts = Callable[[Sequence[Example], Meter], list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,10 @@ class ModelPredictor:
 
     def predict(self, examples: Sequence[Example], meter: Meter) -> Mapping[str, list[np.ndarray]]:
         """See `Predictor`."""
-        encoded = self._encoded(examples)
+        encoded = self._encoded(examples, meter)
         scored_items(self.lm, encoded[:1])  # an error is to speak of a query, not of what is asked
         names = [name for name in self.readings if applies(name, examples)]
-        asked = [self._asked(name, examples) for name in names]  # scored in the same batches
+        asked = [self._asked(name, examples, meter) for name in names]  # scored in the same batches
         found = iter(self.scores([*encoded, *chain.from_iterable(asked)], meter))
         scores, *others = ([next(found) for _ in part] for part in (encoded, *asked))
         tokens = [np.array([len(c) for c in e.choices]) for e in encoded]
@@ -93,7 +93,7 @@ class ModelPredictor:
 
     def write(self, examples: Sequence[Example], meter: Meter, seed: int) -> list[list[str]]:
         """See `Predictor`."""
-        encoded = self._encoded(examples)
+        encoded = self._encoded(examples, meter)
         shared = self._shared(encoded)
         bounds = self.task.generation, self.tree_tokens
         return write(self.lm, encoded, shared, self.prefix, *bounds, self.kept, meter, seed)
@@ -131,11 +131,11 @@ class ModelPredictor:
         moved = flatten(self.adaptation.params) if self.adaptation else {}
         yield from (np.asarray(moved[path]) for path in sorted(moved))
 
-    def _encoded(self, examples: Sequence[Example]) -> list[Encoded]:
-        contexts = None if self.prompts is None else self.prompts(examples)
+    def _encoded(self, examples: Sequence[Example], meter: Meter) -> list[Encoded]:
+        contexts = None if self.prompts is None else self.prompts(examples, meter)
         return encode_examples(self.lm, self.task, examples, contexts)
 
-    def _asked(self, reading: str, examples: Sequence[Example]) -> list[Encoded]:
+    def _asked(self, reading: str, examples: Sequence[Example], meter: Meter) -> list[Encoded]:
         """What a reading of these examples' scores needs beside them."""
         others, bare = asked_by(reading, self.task, examples)
         if bare:
@@ -144,7 +144,7 @@ class ModelPredictor:
         if others and fills_mask(self.lm, others):  # a content-free text may be a mask itself
             mask = self.lm.text.mask_token
             others = [e for e in others if e.prompt.count(mask) == 1]
-        return self._encoded(others)
+        return self._encoded(others, meter)
 
     def _shared(self, encoded: Sequence[Encoded]) -> list[bool]:
         """A query whose first token merged with the context's last cannot share the prefix."""

@@ -26,7 +26,7 @@ class ConstrainedPredictor(ModelPredictor):
         """See `Predictor`."""
         if not examples[0].choices:
             raise UserError("direction='constrained' is for tasks with choices; take 'direct'")
-        encoded, ends = self._encoded(examples), self._ends()
+        encoded, ends = self._encoded(examples, meter), self._ends()
         tries = [paths(e.choices, ends) for e in encoded]
         pairs = zip(encoded, tries, strict=True)
         asked = [Encoded(e.context, [list(path) for path in trie]) for e, trie in pairs]

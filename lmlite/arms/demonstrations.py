@@ -6,7 +6,6 @@ k demonstrations.
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from lmlite.errors import UserError
 from lmlite.icl.prompts import prompt
 from lmlite.icl.retrieve import embedded, nearest, spread_out
 from lmlite.models.lm import LM
+from lmlite.runtime import Meter
 
 CHOOSERS = ("balanced", "random", "first", "diverse", "nearest")
 ORDERS = ("drawn", "curriculum", "best", "similar")
@@ -31,7 +31,8 @@ class Same:
     task: Task
     demonstrations: tuple[Example, ...] = ()
 
-    def __call__(self, examples: Sequence[Example]) -> list[str]:
+    def __call__(self, examples: Sequence[Example], meter: Meter | None = None) -> list[str]:
+        """meter: of what it takes, which is nothing here."""
         return [prompt(self.lm, self.task, self.demonstrations, e.prompt) for e in examples]
 
 
@@ -41,7 +42,7 @@ class Nearest:
 
     order: 'similar' puts the nearest last; otherwise they stand in the order of the pool, so that
     the prompts of many queries begin alike. A query is never shown itself, nor its like: what has
-    the same prompt.
+    the same prompt. known: float32[n, D], the embeddings of the pool by `retriever`.
     """
 
     lm: LM
@@ -51,18 +52,22 @@ class Nearest:
     retriever: str
     diversity: float
     order: str
+    known: np.ndarray
 
-    @cached_property
-    def _known(self) -> np.ndarray:
-        return embedded(self.retriever, [e.prompt for e in self.pool])
+    @property
+    def stored_bytes(self) -> int:
+        """Of the pool's texts and embeddings, which answering needs."""
+        texts = sum(len((e.prompt + e.answer).encode()) for e in self.pool)
+        return self.known.nbytes + texts
 
-    def __call__(self, examples: Sequence[Example]) -> list[str]:
+    def __call__(self, examples: Sequence[Example], meter: Meter | None = None) -> list[str]:
+        """meter: told what finding takes."""
         if not examples:
             return []
-        queries = embedded(self.retriever, [e.prompt for e in examples])
+        queries = embedded(self.retriever, [e.prompt for e in examples], meter)
         alike = max(Counter(e.prompt for e in self.pool).values(), default=0)
         most = min(self.k + alike, len(self.pool))
-        rows = nearest(queries, self._known, most, self.diversity)
+        rows = nearest(queries, self.known, most, self.diversity)
         return [prompt(self.lm, self.task, self._shown(e, r), e.prompt)
                 for e, r in zip(examples, rows, strict=True)]  # fmt: skip
 
@@ -72,15 +77,15 @@ class Nearest:
 
 
 def chosen(
-    choose: str, pool: Sequence[Example], k: int, draw: int, retriever: str
+    choose: str, pool: Sequence[Example], k: int, draw: int, retriever: str, meter: Meter
 ) -> tuple[Example, ...]:
-    """k examples of the pool, the same for every query."""
+    """k examples of the pool, the same for every query; meter: told what choosing takes."""
     if not k:
         return ()
     if choose == "first":
         return tuple(pool[:k])
     if choose == "diverse":
-        found = spread_out(embedded(retriever, [e.prompt for e in pool]), k, draw)
+        found = spread_out(embedded(retriever, [e.prompt for e in pool], meter), k, draw)
         return tuple(pool[i] for i in found)
     return sample(pool, k, draw, balanced=choose == "balanced")
 

@@ -17,6 +17,7 @@ from lmlite.data.task import Example, Task
 from lmlite.errors import UserError
 from lmlite.icl.encode import encode_pairs, shared_prefix
 from lmlite.icl.readings import COMPARED, check
+from lmlite.icl.retrieve import embedded, encoder
 from lmlite.icl.score import prefill
 from lmlite.models.lm import LM
 from lmlite.models.trees import TREE_TOKENS
@@ -111,6 +112,8 @@ class InContext:
             task = dataclasses.replace(task, train=task.shown or task.train)
             data = Labelled(task.shown, ()) if task.shown else data
             return own.fit(lm, task, data, seed, log)
+        if self.shots and self.choose in ("diverse", "nearest"):
+            encoder(self.retriever)  # loading a model is no part of any arm's time
         start, meter = time.perf_counter(), Meter()
         pool = self._pool(task, data)
         if self.shots > len(pool):
@@ -127,7 +130,7 @@ class InContext:
         cost = Cost(
             examples=labels,
             trainable_params=0,
-            stored_bytes=size_bytes(prefix) if prefix else 0,
+            stored_bytes=size_bytes(prefix) if isinstance(prompts, Same) else prompts.stored_bytes,
             train_seconds=time.perf_counter() - start - meter.compile_seconds if labels else 0.0,
             train_flops=meter.flops,
             train_bytes=meter.bytes,
@@ -151,8 +154,10 @@ class InContext:
         draw, order = seed % DRAWS, seed // DRAWS
         if self.choose == "nearest" and self.shots:
             near = (self.shots, self.retriever, self.diversity, self.order)
-            return Nearest(lm, task, data.all, *near), len(data.all)
-        shown = chosen(self.choose, self._pool(task, data), self.shots, draw, self.retriever)
+            known = embedded(self.retriever, [e.prompt for e in data.all], meter)
+            return Nearest(lm, task, data.all, *near, known), len(data.all)
+        pool = self._pool(task, data)
+        shown = chosen(self.choose, pool, self.shots, draw, self.retriever, meter)
 
         def score(demonstrations: Sequence[Example], asked: Sequence[Example]) -> tuple:
             return _quality(lm, task, demonstrations, asked, meter)
@@ -204,6 +209,11 @@ class ChannelPredictor(ModelPredictor):
             raise UserError(
                 "direction='channel' gives the prompt after its answer, which no chat has; set "
                 "task.chat=false, or take 'direct'"
+            )
+        if empty := [e.id for e in examples if not e.prompt.strip()]:
+            raise UserError(
+                f"direction='channel' scores the prompt, and that of {empty[0]} is empty; leave "
+                "the row out, or take 'direct'"
             )
         shown = "".join(
             f"{e.answer}\n{e.prompt}{self.task.fewshot_delimiter}"

@@ -16,7 +16,8 @@ class Generation:
     """How answers are written: see `lmlite.decode.generate`.
 
     samples: texts an item. extract: a regex whose first group, in its last match, is the answer;
-    unfound: the answer where no text has a match. ignore: regexes of what is left out of it, and of
+    unfound: the answer where no text has a match. extract_right: whether a right answer that has a
+    match, a chain of thought, is cut out alike. ignore: regexes of what is left out of it, and of
     the right one, before they are compared; ignore_case: whether they are compared in lower case.
     strip: where white space at either end is left out, in 'both', in the 'answer' that is written,
     or 'none'.
@@ -27,6 +28,7 @@ class Generation:
     temperature: float = 0.0
     samples: int = 1
     extract: str = ""
+    extract_right: bool = True
     unfound: str = ""
     ignore: tuple[str, ...] = ()
     ignore_case: bool = False

@@ -10,6 +10,8 @@ import numpy as np
 
 from lmlite.models.lm import LM
 from lmlite.models.load import load
+from lmlite.models.pooling import embed
+from lmlite.runtime import Meter
 
 _ROUNDS = 50  # of k-means at most
 
@@ -20,12 +22,15 @@ def encoder(source: str) -> LM:
     return load(source)
 
 
-def embedded(source: str, texts: Sequence[str]) -> np.ndarray:
-    """float32[n, D] of length 1, so that products are cosines; texts are cut to the context."""
+def embedded(source: str, texts: Sequence[str], meter: Meter | None = None) -> np.ndarray:
+    """float32[n, D] of length 1, so that products are cosines; texts are cut to the context.
+
+    meter: told what it takes.
+    """
     model = encoder(source)
     room = model.room - 2
     cut = [model.text.decode(model.text.encode(t, special=False)[:room]) for t in texts]
-    return model.embed([text or "." for text in cut])
+    return embed(model, [text or "." for text in cut], "mean", normalize=True, meter=meter)
 
 
 def nearest(queries: np.ndarray, pool: np.ndarray, k: int, diversity: float = 0.0) -> np.ndarray:

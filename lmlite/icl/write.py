@@ -151,6 +151,12 @@ def extracted(text: str, pattern: str) -> str | None:
     return found[-1].strip() if found else None
 
 
+def expected(text: str, generation: Generation) -> str:
+    """A right answer without the chain of thought that leads to it."""
+    found = extracted(text, generation.extract) if generation.extract_right else None
+    return text if found is None else found
+
+
 def compared(text: str, generation: Generation) -> str:
     """An answer as it is compared. Raises UserError for a regex that is none."""
     for pattern in generation.ignore:

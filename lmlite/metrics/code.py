@@ -19,6 +19,7 @@ import contextlib
 import functools
 import math
 import os
+import posix
 import resource
 import shutil
 import signal
@@ -44,8 +45,10 @@ _CHANGES = {
     "os.link": [(0, 2), (1, 3)],
     "os.mkdir": [(0, 2)],
     "os.remove": [(0, 1)],
+    "os.removexattr": [(0, None)],
     "os.rename": [(0, 2), (1, 3)],
     "os.rmdir": [(0, 1)],
+    "os.setxattr": [(0, None)],
     "os.symlink": [(1, 2)],
     "os.truncate": [(0, None)],
     "os.utime": [(0, 3)],
@@ -146,6 +149,9 @@ def _guarded() -> None:
     _limit(int(seconds))
     code = compile(program.decode(), "<program>", "exec", dont_inherit=True)
     main = sys.modules["__main__"] = types.ModuleType("__main__")
+    for name in ("mkfifo", "mknod"):  # which make files without an audit event
+        for module in (os, posix):
+            vars(module).pop(name, None)
     sys.addaudithook(functools.partial(_refuse, os.path.realpath(".")))
     exec(code, vars(main))
     os.write(end, token)

@@ -38,7 +38,8 @@ def _target_logits(network: Network, params, ids, mask, target_ids):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _hidden(network: Network, params, ids, mask):
+def hidden(network: Network, params, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    """See `LM.hidden`; of arrays that are known to fit."""
     if network.module.config.cross:
         ids, mask = network.stood(ids, mask)
         x = network.apply(params, "encode", ids, Tokens.from_mask(mask))
@@ -119,7 +120,7 @@ class LM:
 
     def hidden(self, token_ids, mask=None) -> jax.Array:
         """Final states, the encoder's where there is one: int, bool[B, T] -> float32[B, T, D]."""
-        return _hidden(self.network, self.params, *self._inputs(token_ids, mask, self.room))
+        return hidden(self.network, self.params, *self._inputs(token_ids, mask, self.room))
 
     def classify(self, token_ids, mask=None) -> jax.Array:
         """Scores of `config.labels` by a stored head: int, bool[B, T] -> float32[B, C].

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmlite.errors import UserError
-from lmlite.models.lm import LM
+from lmlite.models.lm import LM, hidden
+from lmlite.models.network import Network
+from lmlite.runtime import Meter, Program
 
 _BATCH_TOKENS = 4096
 _MULTIPLE = 32  # T is padded to a multiple, so that batches share compiled programs
@@ -34,14 +36,31 @@ def pool(states: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
     return total / jnp.maximum(weights.sum(1, keepdims=True), 1.0)
 
 
-def embed(lm: LM, texts: Sequence[str], pooling: str, normalize: bool) -> np.ndarray:
-    """See `LM.embed`. Texts of similar length share a batch; the order is that of `texts`."""
+def _pooled(network: Network, pooling: str, params, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    return pool(hidden(network, params, ids, mask), mask, pooling)
+
+
+_embed = Program(_pooled, static=2)
+
+
+def embed(
+    lm: LM, texts: Sequence[str], pooling: str, normalize: bool, meter: Meter | None = None
+) -> np.ndarray:
+    """See `LM.embed`. Texts of similar length share a batch; the order is that of `texts`.
+
+    meter: told what it takes.
+    """
     if isinstance(texts, str):
         raise UserError("texts is one text; give a list of them")
     encoded = lm.text.encode_batch(list(texts))
     if [] in encoded:
         raise UserError(f"texts[{encoded.index([])}] is empty; give it at least one token")
-    found = np.zeros((len(encoded), lm.config.width), np.float32)
+    longest = max(map(len, encoded), default=0)
+    if longest > lm.room:
+        raise UserError(
+            f"a text has {longest} tokens, the model's context is {lm.room}; shorten the text"
+        )
+    found, meter = np.zeros((len(encoded), lm.config.width), np.float32), meter or Meter()
     for chosen in _batches([len(ids) for ids in encoded]):
         longest = max(len(encoded[i]) for i in chosen)
         width = min(-(-longest // _MULTIPLE) * _MULTIPLE, max(longest, lm.room))
@@ -49,7 +68,7 @@ def embed(lm: LM, texts: Sequence[str], pooling: str, normalize: bool) -> np.nda
         for row, i in enumerate(chosen):
             ids[row, : len(encoded[i])] = encoded[i]
             mask[row, : len(encoded[i])] = 1
-        found[chosen] = pool(lm.hidden(ids, mask), mask > 0, pooling)
+        found[chosen] = _embed(meter, lm.network, pooling, lm.params, ids, mask > 0)
     if normalize:
         found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
     return found

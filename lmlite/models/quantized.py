@@ -29,16 +29,20 @@ _NF4 = np.array(
 )  # fmt: skip
 
 
-@jax.custom_batching.custom_vmap
 def late(codes: jax.Array, g: jax.Array) -> jax.Array:
     """The codes, but not before g is known."""
+    return _late(codes, jax.lax.stop_gradient(g))
+
+
+@jax.custom_batching.custom_vmap
+def _late(codes, g):
     return codes + (0.0 * g.sum()).astype(codes.dtype)
 
 
-@late.def_vmap
+@_late.def_vmap
 def _late_for_all(axis_size, batched, codes, g):
     """Arms that share a kernel decode it once for all."""
-    return late(codes, g), batched[0]
+    return _late(codes, g), batched[0]
 
 
 @functools.partial(

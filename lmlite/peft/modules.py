@@ -62,6 +62,8 @@ def adapted(
     known = {hf.bare_name(f"{layer.name}.weight"): layer for layer in layers(lm)}
     found: dict[Layer, dict[str, Any]] = {}
     for name, tensor in tensors.items():
+        if name.endswith(".base_layer.weight"):
+            continue  # of a head: PEFT adds the base's own weights, which do not train
         part = next((part for part in parts if name.endswith(f".{part}")), None)
         if part is None:
             raise UserError(

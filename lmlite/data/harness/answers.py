@@ -38,6 +38,7 @@ def generation(fields: Fields, path: Path) -> Generation:
         )
     until = [until] if isinstance(until, str) else until
     return Generation(
+        extract_right=False,
         max_new_tokens=_number(int, next((n for n in lengths if n is not None), _LENGTH), path),
         stop=tuple(text for text in until if text),
         temperature=temperature,

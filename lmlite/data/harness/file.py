@@ -57,6 +57,8 @@ def read_fields(path: Path) -> Fields:
     and one that lmlite does not read although it would change prompts or scores.
     """
     fields = {name: value for name, value in _merged(path, ()).items() if value is not None}
+    if not isinstance(fields.get("task", ""), str):
+        raise UserError(f"{path} is a group of tasks; name the file of one of them")
     for name, value in fields.items():
         if function := _function(value):
             raise UserError(

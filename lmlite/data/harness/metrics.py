@@ -23,6 +23,7 @@ _USUAL = {
     "generate_until": ("exact_match",),
 }
 _AGGREGATIONS = {
+    "bits_per_byte": "bits_per_byte",
     "brier_score": "brier_score",
     "mcc": "matthews_corrcoef",
     "word_perplexity": "weighted_perplexity",

@@ -48,9 +48,6 @@ def load_yaml_task(
     output = fields.get("output_type", "generate_until")
     if output not in OUTPUTS:
         raise UserError(f"{path}: output_type={output!r} is not supported; known: {OUTPUTS}")
-    name = fields.get("task", place.stem)
-    if not isinstance(name, str):
-        raise UserError(f"{path} is a group of tasks; name the file of one of them")
     rows = rows_of(fields, place, fractions)
     templates = Templates(fields, place)
     splits = {split: _examples(templates, output, own) for split, own in rows.items()}
@@ -58,7 +55,7 @@ def load_yaml_task(
     prompted = output != "loglikelihood_rolling"
     template = _template(fields, rows["test"][0][1]) if prompted else ""
     task = Task(
-        name=name,
+        name=fields.get("task", place.stem),
         choices=_shared(splits),
         **splits,
         fewshot_delimiter=fields.get("fewshot_delimiter", "\n\n"),
