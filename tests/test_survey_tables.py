@@ -19,6 +19,15 @@ def test_the_verdict_of_a_survey(right, verdict):
     assert f"| {verdict} |\n" in table and "'–' where nothing was tested" in table
 
 
+def test_a_calibrated_reading_stands_after_its_arm():
+    """Though the first task has none."""
+    written = [run("zero-shot", 90, labels=0), run("4-shot", 95, labels=4)]
+    read = [*written, run("zero-shot+batch", 99, labels=0), run("4-shot+pmi", 98, labels=4)]
+    table = by_task([("texts", *records(*written)), ("toy", *records(*read))], "tiny")
+    wanted = "zero-shot | zero-shot+calibrated | 4-shot | 4-shot+calibrated"
+    assert f"| task | metric | {wanted} | better |" in table
+
+
 def test_arms_of_any_point_are_lines_of_a_study():
     def at(*arms):
         return summary.summarize(*records(*(run(arm, right) for arm, right in arms)))

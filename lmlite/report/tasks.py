@@ -13,7 +13,7 @@ Tasks = Sequence[tuple[str, Records, Records]]  # name, lines of results and of 
 def by_task(tasks: Tasks, model: str) -> str:
     """Markdown: every task's main metric under every arm, and the verdict."""
     found = [(name, *_shown(rows, answers)) for name, rows, answers in tasks]
-    arms = list(dict.fromkeys(arm for _, summaries, _ in found for arm in summaries))
+    arms = _columns([arm for _, summaries, _ in found for arm in summaries])
     lines = [
         [name, _metric(own), *(_cell(own.get(arm)) for arm in arms), verdict]
         for name, own, verdict in found
@@ -28,6 +28,13 @@ def by_task(tasks: Tasks, model: str) -> str:
         f"than chance among these items; '=' where it is not told apart, '{units.MISSING}' where "
         "nothing was tested. ↓: less is better.\n"
     )
+
+
+def _columns(arms: Sequence[str]) -> list[str]:
+    """Each arm once, in the order of their first tasks, and its calibrated reading after it."""
+    known = list(dict.fromkeys(arms))
+    plain = list(dict.fromkeys(arm.partition("+")[0] for arm in known))
+    return sorted(known, key=lambda arm: (plain.index(arm.partition("+")[0]), "+" in arm))
 
 
 def _shown(rows: Records, answers: Records) -> tuple[dict[str, Summary], str]:
