@@ -120,7 +120,9 @@ def read_run(folder: Path, run: str = "") -> tuple[LM, Adaptation]:
 
 
 def _loaded(config: ConfigDict) -> LM:
-    """The base model of a workdir; those of earlier versions do not say `quantize`."""
+    """The base model of a workdir; one of an earlier version does not say `quantize`, and is to be
+    refused for what it holds.
+    """
     return load(config.model, config.dtype, config.get("quantize") or "")
 
 
