@@ -42,7 +42,8 @@ def blockwise(x: Inputs) -> jax.Array:
     """[B, T, N, H]; every feature; memory linear in T and S (a bias is itself [N, T, S])."""
     out, lse = partial(x.q, x.k, x.v, x.bias, x.query, x.key, x.rule)
     if x.prefix is not None:
-        out = with_prefix(x, out, lse, partial)
+        on_cpu = jax.default_backend() == "cpu"
+        out = with_prefix(x, out, lse, each_head if on_cpu else partial)
     return out.astype(x.v.dtype)
 
 
@@ -76,6 +77,22 @@ def partial(q, k, v, bias, query: Tokens, key: Tokens, rule: Rule) -> tuple[jax.
     A query that sees none of them has out 0 and a log-sum-exp that weighs nothing in a combination.
     """
     return forward(q, k, v, bias, query, key, rule)[0]
+
+
+def each_head(q, k, v, bias, query, key, rule: Rule) -> tuple[jax.Array, jax.Array]:
+    """`partial` of one row, B = 1, a key head after the other.
+
+    XLA's batched products on CPU give whole matrices to threads, three heads to two of them badly;
+    a single product is cut evenly (prefixes of 512 tokens: 8.4 in place of 10.9 ms).
+    """
+    T, N, H = q.shape[1:]
+    K = k.shape[2]
+    queries = jnp.moveaxis(q.reshape(1, T, K, -1, H), 2, 0)
+    keys, values = (jnp.moveaxis(x, 2, 0)[:, :, :, None] for x in (k, v))
+    biases = None if bias is None else bias.reshape(1, K, -1, *bias.shape[2:]).swapaxes(0, 1)
+    heads = queries, keys, values, biases
+    out, lse = jax.lax.map(lambda head: partial(*head, query, key, rule), heads)
+    return jnp.moveaxis(out, 0, 2).reshape(q.shape), jnp.moveaxis(lse, 0, 2).reshape(1, T, N)
 
 
 def forward(q, k, v, bias, query, key, rule):
