@@ -95,6 +95,8 @@ def test_the_channel_scores_the_prompt_behind_each_answer(lm):
     head = "".join(f"{e.answer}\n{e.prompt};" for e in predictor.prompts.demonstrations)
     expected = [logprob(lm, f"{head}{c}\n", TEST[0].prompt) for c in CHOICES]
     np.testing.assert_allclose(s, expected, atol=1e-4)
+    prefilled = lm.text.decode(predictor.prefix_ids)
+    assert head.startswith(prefilled) and len(prefilled) > len(head) / 2
 
 
 def test_orders_of_a_draw_are_runs_of_their_own(lm):

@@ -125,8 +125,12 @@ class InContext:
         prompts, labels = self._prompts(lm, task, data, seed, meter)
         labels = len(data.all) if words else labels
         ids, prefix = (), None
-        if self.direction != "channel" and isinstance(prompts, Same):
-            ids, prefix = _prefilled(lm, task, prompts, data, meter)
+        if isinstance(prompts, Same) and (prompts.demonstrations or task.description):
+            # Where the context's tokens end depends on what follows it, so queries decide: many,
+            # as a few may begin alike, and one that does not share the prefix reads it all anew.
+            queries = (data.all + task.test)[:_QUERIES]
+            contexts = self._contexts(lm, task, prompts, queries)
+            ids, prefix = _prefilled(lm, contexts, meter)
         cost = Cost(
             examples=labels,
             trainable_params=0,
@@ -149,6 +153,13 @@ class InContext:
             return task.train[: self.shots]
         return data.train if self.order == "best" else data.all
 
+    def _contexts(self, lm: LM, task: Task, prompts: Same, queries: Sequence[Example]):
+        """The tokens that stand before what is scored."""
+        if self.direction == "channel":
+            given = _given(task, prompts, [choice for e in queries for choice in e.choices])
+            return lm.text.encode_batch(list(dict.fromkeys(given)))
+        return [e.context for e in encode_examples(lm, task, queries, prompts(queries))]
+
     def _prompts(self, lm, task, data, seed, meter):
         """What makes prompts of examples, and how many labels that took."""
         draw, order = seed % DRAWS, seed // DRAWS
@@ -166,16 +177,20 @@ class InContext:
         return Same(lm, task, shown), len({e.id for e in (*shown, *asked)})
 
 
-def _prefilled(lm: LM, task: Task, prompts: Same, data: Labelled, meter: Meter):
-    """The tokens that all prompts begin with, and their keys and values."""
-    if not (prompts.demonstrations or task.description) or lm.config.cross:
+def _prefilled(lm: LM, contexts: Sequence[list[int]], meter: Meter):
+    """The tokens that all contexts begin with, and their keys and values."""
+    if lm.config.cross or not contexts:
         return (), None  # an encoder reads them anew with every query
-    # Where the context's tokens end depends on what follows it, so queries decide: many, because
-    # a few may begin alike, and one that does not share the prefix has to read all of it anew.
-    queries = (data.all + task.test)[:_QUERIES]
-    ids = [e.context for e in encode_examples(lm, task, queries, prompts(queries))]
-    shared = tuple(ids[0][: shared_prefix(ids)])
+    shared = tuple(contexts[0][: shared_prefix(contexts)])
     return shared, prefill(lm.network, lm.params, shared, lm.config.max_positions, meter)
+
+
+def _given(task: Task, prompts: Same, choices: Sequence[str]) -> list[str]:
+    """What stands before a query's prompt in the noisy channel, for each choice."""
+    shown = "".join(
+        f"{e.answer}\n{e.prompt}{task.fewshot_delimiter}" for e in prompts.demonstrations
+    )
+    return [f"{task.description}{shown}{choice}\n" for choice in choices]
 
 
 def _quality(lm, task, demonstrations, asked: Sequence[Example], meter: Meter):
@@ -215,12 +230,8 @@ class ChannelPredictor(ModelPredictor):
                 f"direction='channel' scores the prompt, and that of {empty[0]} is empty; leave "
                 "the row out, or take 'direct'"
             )
-        shown = "".join(
-            f"{e.answer}\n{e.prompt}{self.task.fewshot_delimiter}"
-            for e in self.prompts.demonstrations
-        )
         pairs = [(e, choice) for e in examples for choice in e.choices]
-        given = [f"{self.task.description}{shown}{choice}\n" for _, choice in pairs]
+        given = _given(self.task, self.prompts, [choice for _, choice in pairs])
         encoded = encode_pairs(self.lm.text, given, [[e.prompt] for e, _ in pairs])
         scores = iter(self.scores(encoded, meter))
         return {"": [np.concatenate([next(scores) for _ in e.choices]) for e in examples]}

@@ -131,7 +131,7 @@ def _upper_layers(raw: dict) -> list[int]:
 
 def _all_but_every(n: int) -> Callable[[dict], list[int]]:
     def local(raw):
-        period = raw.get("sliding_window_pattern", n)
+        period = raw.get("sliding_window_pattern") or n
         return [i for i in range(raw["num_hidden_layers"]) if (i + 1) % period]
 
     return local
