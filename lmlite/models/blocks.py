@@ -169,6 +169,7 @@ class Embed(nn.Module):
         return self.embedding[ids].astype(jnp.float32)
 
     def attend(self, x):
+        """Scores of every row: [..., D] -> float32[..., V]."""
         return matmul(x, self.embedding, self.dtype, transposed=True)
 
 

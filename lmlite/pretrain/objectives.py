@@ -40,6 +40,7 @@ class Causal:
 
     @property
     def window(self) -> int:
+        """Tokens of the corpus in a row: one more than it predicts."""
         return self.length + 1
 
     def starts(self, n: int) -> np.ndarray:
@@ -76,6 +77,7 @@ class Masked:
 
     @property
     def window(self) -> int:
+        """Tokens of the corpus in a row, between those that start and end a text."""
         return self.length - 2
 
     def starts(self, n: int) -> np.ndarray:
@@ -120,6 +122,7 @@ class Spans:
 
     @property
     def window(self) -> int:
+        """Tokens of the corpus that make a row of `length` with its spans replaced."""
         return span_counts(self.length, self.rate, self.span)[0]
 
     def starts(self, n: int) -> np.ndarray:

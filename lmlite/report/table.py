@@ -23,6 +23,8 @@ GAP = 2  # between columns
 
 
 class Column(NamedTuple):
+    """A column of the table: its head, and what it says of an arm; right: aligned there."""
+
     head: str
     cell: Callable[[Summary], str]
     right: bool = True
