@@ -454,6 +454,11 @@ def test_bad_tasks(config, fields, message):
     assert "\n" not in str(error.value)
 
 
+def test_labels_without_choices_are_the_choices(config):
+    named, itself = (load_task(changed(config, choices=c)) for c in (("bad", "good"), ()))
+    assert itself.choices == named.choices and itself.train == named.train
+
+
 @pytest.mark.parametrize("empty", [None, float("nan")])
 @pytest.mark.parametrize("column", ["text", "verdict"])
 def test_empty_cells_are_refused(config, tmp_path, column, empty):

@@ -60,8 +60,13 @@ def _ignored(config: Any, row: Row) -> bool:
     return bool(ignored) and str(row.get(config.label)) in ignored
 
 
+def fixed_choices(config: Any) -> tuple[str, ...]:
+    """The choices that all rows have: task.choices, or else the labels; () where rows have own."""
+    return tuple(map(str, () if config.choices_columns else config.choices or config.labels))
+
+
 def _example(config: Any, name: str, row: Row) -> Example:
-    choices = tuple(map(str, config.choices))
+    choices = fixed_choices(config)
     if config.choices_columns:
         choices = tuple(_text(row, c, "choices_columns") for c in config.choices_columns)
     target, *further = _targets(config, name, row, len(choices))

@@ -6,7 +6,7 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-from lmlite.data.examples import examples_of
+from lmlite.data.examples import examples_of, fixed_choices
 from lmlite.data.harness import load_yaml_task
 from lmlite.data.splits import split_of
 from lmlite.data.task import Example, Generation, Task, with_metrics
@@ -29,7 +29,7 @@ def load_task(config: Any) -> Task:
                     number, from 0, or, where there are no choices, the text to generate (of a
                     list all are right, and the first is learnt)
     ignore_labels   values whose rows are left out
-    choices         the text of each label, equal for all rows
+    choices         the text of each label, equal for all rows; () for the labels themselves
     choices_columns columns that hold each row's own choices, instead of `choices`
     group           column whose rows stay together in one split; '' for each row on its own
     id              column that names a row; '' for its number in the source, from 0
@@ -70,7 +70,7 @@ def load_task(config: Any) -> Task:
     _check(config, splits)
     task = Task(
         name=config.source,
-        choices=tuple(map(str, config.choices)),
+        choices=fixed_choices(config),
         **{split: tuple(examples) for split, examples in splits.items()},
         fewshot_delimiter=config.fewshot_delimiter,
         target_delimiter=config.target_delimiter,
@@ -132,7 +132,7 @@ def _splits(config: Any) -> dict[str, float | str]:
 def _check_choices(config: Any) -> None:
     if config.choices and config.choices_columns:
         raise UserError("task.choices and task.choices_columns are both given; set one to ()")
-    choices = tuple(map(str, config.choices_columns or config.choices))
+    choices = tuple(map(str, config.choices_columns)) or fixed_choices(config)
     repeated = len(set(choices)) < len(choices)
     if repeated or (config.labels and len(choices) != len(config.labels)):
         field = "choices_columns" if config.choices_columns else "choices"
@@ -174,7 +174,7 @@ def _check(config: Any, splits: dict[str, list[Example]]) -> None:
             f"all {len(splits['train'])} training rows of {config.source} are {target!r}; "
             "training needs at least two classes"
         )
-    if config.choices:
+    if fixed_choices(config):
         _check_labels(config, splits)
 
 
