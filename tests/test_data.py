@@ -440,6 +440,7 @@ def test_splits_of_the_source(config, tmp_path):
         (dict(choices_columns=("text", "film")), "both given; set one to"),
         (dict(labels=(0, 1)), "label 'bad' of row r0 .* 0, 1; add it"),
         (dict(choices=("x", "x")), "task.choices=.* all different"),
+        (dict(choices=("x", " ")), "task.choices=.* number 1 has no text"),
         (dict(split=(("train", 0.7), ("dev", 0.3))), "task.split names train, dev; .* and test"),
         (dict(split=(("train", 0.7), ("dev", 0.0), ("test", 0.3))), "positive fractions"),
         (dict(split=(("train", 0.7), ("dev", 0.1), ("test", 0.3))), "sum to 1"),

@@ -133,6 +133,8 @@ def _check_choices(config: Any) -> None:
     if config.choices and config.choices_columns:
         raise UserError("task.choices and task.choices_columns are both given; set one to ()")
     choices = tuple(map(str, config.choices_columns)) or fixed_choices(config)
+    if empty := [i for i, choice in enumerate(fixed_choices(config)) if not choice.strip()]:
+        raise UserError(f"task.choices={choices}: number {empty[0]} has no text; name it")
     repeated = len(set(choices)) < len(choices)
     if repeated or (config.labels and len(choices) != len(config.labels)):
         field = "choices_columns" if config.choices_columns else "choices"
