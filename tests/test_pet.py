@@ -76,6 +76,15 @@ def by_hand(lm, pattern):
     return np.asarray(out)
 
 
+def test_a_description_is_read_with_every_text():
+    """Not before them, as a decoder may: the tokens of an encoder see what follows."""
+    lm, pattern = model(), dataclasses.replace(task(), description="zz y x ")
+    scores = zero_shot(lm, pattern)[""]
+    whole = [dataclasses.replace(e, prompt=f"zz y x {e.prompt}") for e in pattern.test]
+    expected = by_hand(lm, dataclasses.replace(pattern, test=tuple(whole)))
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(("config", "mask"), [(BERT, "[MASK]"), (ROBERTA, "<mask>")])
 def test_scores_are_those_of_the_masked_head_at_the_mask(config, mask):
     lm, pattern = model(config, mask), task(mask)

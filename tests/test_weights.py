@@ -146,7 +146,8 @@ def test_gemma3_with_images_is_read_as_its_text_half(tmp_path):
 
 
 def test_config_of_gemma3(tmp_path):
-    make(tmp_path, "gemma3_text", num_hidden_layers=12, sliding_window=512)
+    make(tmp_path, "gemma3_text", num_hidden_layers=12, sliding_window=512,
+         sliding_window_pattern=None)  # fmt: skip
     config = hf.read_config(tmp_path)
     assert config.window_layers == (0, 1, 2, 3, 4, 6, 7, 8, 9, 10)
     assert (config.rope_base, config.local_rope_base) == (1e6, 1e4)

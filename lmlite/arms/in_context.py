@@ -125,7 +125,8 @@ class InContext:
         prompts, labels = self._prompts(lm, task, data, seed, meter)
         labels = len(data.all) if words else labels
         ids, prefix = (), None
-        if isinstance(prompts, Same) and (prompts.demonstrations or task.description):
+        before = isinstance(prompts, Same) and (prompts.demonstrations or task.description)
+        if before and lm.config.causal and not lm.config.cross:  # else all tokens see what follows
             # Where the context's tokens end depends on what follows it, so queries decide: many,
             # as a few may begin alike, and one that does not share the prefix reads it all anew.
             queries = (data.all + task.test)[:_QUERIES]
@@ -179,8 +180,8 @@ class InContext:
 
 def _prefilled(lm: LM, contexts: Sequence[list[int]], meter: Meter):
     """The tokens that all contexts begin with, and their keys and values."""
-    if lm.config.cross or not contexts:
-        return (), None  # an encoder reads them anew with every query
+    if not contexts:
+        return (), None
     shared = tuple(contexts[0][: shared_prefix(contexts)])
     return shared, prefill(lm.network, lm.params, shared, lm.config.max_positions, meter)
 
